@@ -1,12 +1,13 @@
 //! Puts the server together: listener, store, actors, HTTP. The binary and the tests build the same server.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::dev::Server;
+use actix_server::{Server, ServerBuilder};
 use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::client::ClusterClient;
-use crate::cluster::serve::{PeerListener, start_monitoring};
+use crate::cluster::serve::{listen_to_peers, start_monitoring};
 use crate::cluster::tls as peer_tls;
 use crate::config::{HttpSettings, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -23,13 +24,13 @@ use crate::http::server;
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{Ending, PersistenceNotice, RegistryOrder};
-use crate::persistence::queue::CommitQueue;
+use crate::persistence::messages::PersistenceNotice;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
-use crate::reload::{FileWatch, ReadSettings, Reloader};
+use crate::reload::{ReadSettings, Reloader};
 use crate::shared::gate::Closed;
 use crate::shared::liveness::Failure;
+use crate::shared::registry_notice::RegistryNotice;
 use crate::shared::server_state::ServerState;
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore, PeerPort};
@@ -47,27 +48,9 @@ const GIVING_SLOTS: Duration = Duration::from_secs(5);
 /// How long requests that come too late are still answered 503, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
-/// Why the server did not start, or ended without a request to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// What the system refused.
-    #[error("{0}: {1}")]
-    System(String, std::io::Error),
-    #[error("cannot serve TLS: {0}")]
-    Tls(String),
-    #[error("{0}")]
-    Failed(Failure),
-}
-
-impl AppError {
-    /// Whether a server that is started again would fail in the same way.
-    pub fn is_lasting(&self) -> bool {
-        matches!(self, AppError::Failed(Failure::Store(_)))
-    }
-
-    fn system(what: &str) -> impl Fn(std::io::Error) -> AppError {
-        move |error| AppError::System(what.to_owned(), error)
-    }
+/// Makes the failure of an error: `what` the server could not do.
+fn failed<E: Display>(what: &str) -> impl Fn(E) -> Failure {
+    move |error: E| Failure::Refused(format!("{what}: {error}"))
 }
 
 /// What the first attempt to open the store came to.
@@ -81,8 +64,8 @@ pub fn start_actors(
     finding: &ArbiterHandle,
 ) -> (Addr<Persistence>, Addr<Registry>, FirstOpen) {
     let (told, first_open) = oneshot::channel();
-    let commits = Arc::new(CommitQueue::default());
-    let writer = Persistence::new(server.clone(), commits.clone(), told);
+    let commits = Arc::default();
+    let writer = Persistence::new(server.clone(), Arc::clone(&commits), told);
     let persistence = Persistence::start_in_arbiter(writing, |_| writer);
     let handle = PersistenceHandle {
         actor: persistence.clone(),
@@ -115,9 +98,9 @@ impl App {
     /// `/health` and waits. A store that can never be used does.
     ///
     /// # Errors
-    /// An address cannot be bound, the store can never be used, the certificate cannot be used, or the workers
-    /// cannot be started.
-    pub async fn build(settings: Settings) -> Result<App, AppError> {
+    /// An address cannot be bound, the store can never be used, TLS cannot be served, or the workers cannot be
+    /// started.
+    pub async fn build(settings: Settings) -> Result<App, Failure> {
         let HttpSettings { host, port, .. } = settings.http;
         let (listener, address) = bind(host, port, "HTTP_HOST, HTTP_PORT")?;
         let lease = settings.store.instance_lease();
@@ -137,21 +120,20 @@ impl App {
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
         let mut arbiters = vec![finding, writing];
-        let read = |files| Certificate::read(files, &server.metrics);
-        let certificate = settings.http.tls.as_ref().map(read).transpose();
-        let certificate = certificate.map_err(AppError::Tls)?;
+        let certificate = settings.http.tls.as_ref();
+        let certificate = certificate.map(|read| Certificate::new(read, &server.metrics));
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
-        let peers = peers.zip(lease).map(|(listener, lease)| {
-            arbiters.push(start_monitoring(&server, router.clone(), lease));
-            PeerListener {
-                listener,
-                tls: tls_to_peers,
-                lease,
+        arbiters.extend(lease.map(|lease| start_monitoring(&server, router.clone(), lease)));
+        let router_of_peers = router.clone();
+        let with_peers = |builder: ServerBuilder| match peers.zip(lease) {
+            Some((listener, lease)) => {
+                listen_to_peers(builder, listener, tls_to_peers, lease, router_of_peers)
             }
-        });
+            None => Ok(builder),
+        };
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
-            return Err(AppError::Failed(Failure::Store(error)));
+            return Err(Failure::Store(error));
         }
         let cluster = move || ClusterClient::new(router(), lease);
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
@@ -161,9 +143,10 @@ impl App {
             tls,
             policy.clone(),
             &server.metrics,
-            (cluster, peers),
+            cluster,
+            with_peers,
         )
-        .map_err(AppError::system("cannot start the HTTP workers"))?;
+        .map_err(failed("cannot start the HTTP workers"))?;
         announce(&settings, address, &server);
         Ok(App {
             address,
@@ -195,28 +178,19 @@ impl App {
         self,
         signals: [Signal; 3],
         load: ReadSettings,
-    ) -> Result<(), AppError> {
+    ) -> Result<(), Failure> {
         let [mut terminate, mut interrupt, mut hangup] = signals;
-        let reloader = Reloader {
-            started_with: self.settings.clone(),
-            policy: self.policy.clone(),
-            certificate: self.certificate.clone(),
-            load,
-        };
+        let (policy, certificate) = (self.policy.clone(), self.certificate.clone());
+        let mut reloader = Reloader::new(&self.settings, policy, certificate, load);
         let server = self.server.clone();
         let reloading = actix_rt::spawn(async move {
-            let members = &server.members;
-            let mut files = FileWatch::new(&reloader.started_with.origins.watched);
             let mut look = tokio::time::interval(WATCH_PAUSE);
-            let mut view = members.follow();
+            let mut view = server.members.subscribe();
             loop {
                 tokio::select! {
                     Ok(()) = view.changed() => reloader.share_limit(view.borrow_and_update().serving()),
-                    Some(()) = hangup.recv() => reloader.reload(&mut files),
-                    _ = look.tick() => if files.changed() {
-                        log::info!("a file of settings, keys or certificates has changed");
-                        reloader.reload(&mut files);
-                    }
+                    Some(()) = hangup.recv() => reloader.reload(),
+                    _ = look.tick() => reloader.reload_if_changed(),
                 }
             }
         });
@@ -239,16 +213,16 @@ impl App {
     /// # Errors
     /// The server ended by itself and can serve no more. Threads that hang are left behind: the process should
     /// end.
-    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> Result<(), AppError> {
+    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> Result<(), Failure> {
         let (server, persistence) = (self.server.clone(), self.persistence.clone());
         tokio::select! {
             biased;
-            ended = self.serve_until(stop) => ended.map_err(AppError::system("the HTTP server ended")),
+            ended = self.serve_until(stop) => ended.map_err(failed("the HTTP server ended")),
             failure = server.failure() => {
                 // This process answers nothing any more, and an instance that waits for the store gets it at once.
                 server.gate.close(Closed::Stopping);
-                let _ = timeout(GIVING_BACK, persistence.send(Ending::Finish)).await;
-                Err(AppError::Failed(failure))
+                let _ = timeout(GIVING_BACK, end(&persistence, PersistenceNotice::Finish)).await;
+                Err(failure)
             }
         }
     }
@@ -270,18 +244,20 @@ impl App {
         // Requests are still taken while slots are given away, and passed on to the new owners.
         let deadline = Instant::now() + self.settings.shutdown_timeout;
         let limit = GIVING_SLOTS.min(self.settings.shutdown_timeout / 2);
-        let given = timeout(limit, self.persistence.send(Ending::GiveSlots)).await;
+        let given = timeout(limit, end(&self.persistence, PersistenceNotice::GiveSlots)).await;
         if given.is_err() {
             log::warn!("not all slots were given away in time; other instances take the rest over");
         }
         self.server.gate.stop();
-        self.server.members.stop();
-        self.registry.do_send(RegistryOrder::EndWaits);
+        let view = &self.server.members;
+        view.send_modify(|view| view.stopping = true);
+        self.registry.do_send(RegistryNotice::EndWaits);
         finish_requests(&self.server, deadline).await;
         // What was acknowledged is stored already; this releases the store. It comes before connections are
         // closed, which slow clients can delay: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
-        let finished = timeout_at(limit, self.persistence.send(Ending::Finish)).await;
+        let finished = end(&self.persistence, PersistenceNotice::Finish);
+        let finished = timeout_at(limit, finished).await;
         if finished.is_err() {
             log::error!("the store did not close in time");
         }
@@ -305,6 +281,16 @@ impl App {
         log::info!("stopped");
         Ok(())
     }
+}
+
+/// Has the persistence actor take a step in which this instance ends. Ready when that is done, or the actor gone.
+fn end(
+    persistence: &Addr<Persistence>,
+    step: fn(oneshot::Sender<()>) -> PersistenceNotice,
+) -> oneshot::Receiver<()> {
+    let (done, ended) = oneshot::channel();
+    persistence.do_send(step(done));
+    ended
 }
 
 /// Waits until no request waits for a reply, or the deadline has passed. The actors live on the workers' threads,
@@ -333,13 +319,14 @@ async fn end_at_second_interrupt() {
 /// The TLS configurations for clients and for other instances. `None`: TLS is not configured.
 fn spoken_tls(
     certificate: Option<&Arc<Certificate>>,
-) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, AppError> {
+) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, Failure> {
     let both = |certificate: &Arc<Certificate>| {
         let to_clients = tls::server_config(certificate.clone())?;
-        Ok((to_clients, peer_tls::acceptor(certificate.clone())?))
+        let to_peers = peer_tls::acceptor(certificate.clone())?;
+        Ok::<_, rustls::Error>((to_clients, to_peers))
     };
     let spoken = certificate.map(both).transpose();
-    spoken.map_err(|error: rustls::Error| AppError::Tls(error.to_string()))
+    spoken.map_err(failed("cannot serve TLS"))
 }
 
 /// Logs where the server listens, its store, its profile and its settings.
@@ -366,8 +353,8 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
 ///
 /// # Errors
 /// The system does not let a signal be handled.
-pub fn catch_signals() -> Result<[Signal; 3], AppError> {
-    let caught = |kind| signal(kind).map_err(AppError::system("cannot handle signals"));
+pub fn catch_signals() -> Result<[Signal; 3], Failure> {
+    let caught = |kind| signal(kind).map_err(failed("cannot handle signals"));
     Ok([
         caught(SignalKind::terminate())?,
         caught(SignalKind::interrupt())?,
@@ -381,7 +368,7 @@ fn bind(
     host: IpAddr,
     port: u16,
     variables: &'static str,
-) -> Result<(TcpListener, SocketAddr), AppError> {
+) -> Result<(TcpListener, SocketAddr), Failure> {
     let address = SocketAddr::new(host, port);
     let listen = || -> std::io::Result<_> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -394,11 +381,11 @@ fn bind(
         Ok((listener, bound))
     };
     let what = format!("cannot listen on {address} ({variables})");
-    listen().map_err(AppError::system(&what))
+    listen().map_err(failed(&what))
 }
 
 /// The listener for other instances, and the address that they are told.
-fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), AppError> {
+fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), Failure> {
     let http = &settings.http;
     let (listener, bound) = bind(http.host, settings.peer_port, "HTTP_HOST, PEER_PORT")?;
     let (host, port) = match &settings.advertise {

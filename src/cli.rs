@@ -21,7 +21,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::variables::VARIABLES;
-use crate::config::{ConfigError, EXIT_CONFIG, Settings, key_hash};
+use crate::config::{EXIT_CONFIG, Settings, key_hash};
 use crate::http::openapi;
 
 pub use after_restore::after_restore;
@@ -103,7 +103,7 @@ impl Cli {
     ///
     /// # Errors
     /// As [`Settings::load`]; [`refuse`] prints them.
-    pub fn settings(&self) -> Result<Settings, ConfigError> {
+    pub fn settings(&self) -> Result<Settings, String> {
         Settings::load(self.config.clone())
     }
 }
@@ -156,8 +156,8 @@ fn named_command(mut arguments: impl Iterator<Item = OsString>) -> Option<String
 }
 
 /// Prints the problems to standard error, one per line, and returns the exit code [`EXIT_CONFIG`].
-pub fn refuse(error: &ConfigError) -> ExitCode {
-    say(&error.to_string());
+pub fn refuse(problems: &str) -> ExitCode {
+    say(problems);
     ExitCode::from(EXIT_CONFIG)
 }
 
@@ -290,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("missing.conf");
         let cli = Cli::try_parse_from(["x", "--config", &path.to_string_lossy()]).unwrap();
-        let error = cli.settings().unwrap_err().to_string();
+        let error = cli.settings().unwrap_err();
         assert!(error.contains("missing.conf"), "{error}");
     }
 }

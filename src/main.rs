@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use small_resource_server::app::{App, catch_signals};
 use small_resource_server::cli::{self, CliCommand};
-use small_resource_server::config::{ConfigError, EXIT_CONFIG, Settings};
+use small_resource_server::config::{EXIT_CONFIG, Settings};
 use small_resource_server::logging;
 use small_resource_server::reload::ReadSettings;
 
@@ -44,13 +44,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn with(
-    settings: Result<Settings, ConfigError>,
-    act: impl FnOnce(Settings) -> ExitCode,
-) -> ExitCode {
+fn with(settings: Result<Settings, String>, act: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     match settings {
         Ok(settings) => act(settings),
-        Err(error) => cli::refuse(&error),
+        Err(problems) => cli::refuse(&problems),
     }
 }
 

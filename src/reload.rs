@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::variables::VARIABLES;
-use crate::config::{ConfigError, Settings, StoreKind, plain_key_variables};
+use crate::config::{Settings, StoreKind, plain_key_variables};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::tls::Certificate;
 use crate::logging;
 
 /// Reads the settings again, from the same sources.
-pub type ReadSettings = Box<dyn Fn() -> Result<Settings, ConfigError>>;
+pub type ReadSettings = Box<dyn Fn() -> Result<Settings, String>>;
 
 /// Variables that take effect without a restart, besides [`plain_key_variables`].
 const RELOADED: [&str; 7] = [
@@ -28,78 +28,89 @@ const RELOADED: [&str; 7] = [
     "TLS_KEY_FILE",
 ];
 
-/// Files that are checked for changes at intervals: a tool that replaces keys and certificates cannot always send a
-/// signal.
-pub struct FileWatch(Vec<(PathBuf, Option<FileState>)>);
-
 /// When a file was modified, its size, and its inode: they tell two versions of it apart, whether it was overwritten or
-/// replaced.
-type FileState = (Option<SystemTime>, u64, u64);
+/// replaced. `None`: it is missing.
+type FileState = Option<(Option<SystemTime>, u64, u64)>;
 
-fn state(path: &Path) -> Option<FileState> {
+fn state(path: &Path) -> FileState {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
 }
 
-impl FileWatch {
-    pub fn new(paths: &[PathBuf]) -> FileWatch {
-        let mut watch = FileWatch(Vec::new());
-        watch.watch(paths);
-        watch
-    }
+/// These files with their states; of those that are `known` already, the state that is known.
+fn watched(paths: &[PathBuf], known: &[(PathBuf, FileState)]) -> Vec<(PathBuf, FileState)> {
+    let state_of = |path: &PathBuf| {
+        let known = known.iter().find(|(known, _)| known == path);
+        known.map_or_else(|| state(path), |(_, state)| *state)
+    };
+    paths.iter().map(|p| (p.clone(), state_of(p))).collect()
+}
 
-    /// Watches these files, also if they are others than before.
-    fn watch(&mut self, paths: &[PathBuf]) {
-        let known = std::mem::take(&mut self.0);
-        let state_of = |path: &PathBuf| {
-            let known = known.iter().find(|(known, _)| known == path);
-            known.map_or_else(|| state(path), |(_, state)| *state)
-        };
-        self.0 = paths.iter().map(|p| (p.clone(), state_of(p))).collect();
-    }
-
-    /// Whether a file has changed since the last call. A missing file does not count: it is about to be replaced.
-    pub fn changed(&mut self) -> bool {
-        let mut changed = false;
-        for (path, known) in &mut self.0 {
-            let now = state(path);
-            if now.is_some() && now != *known {
-                *known = now;
-                changed = true;
-            }
+/// Whether a file has changed since the last call. A missing file does not count: it is about to be replaced.
+fn have_changed(files: &mut [(PathBuf, FileState)]) -> bool {
+    let mut changed = false;
+    for (path, known) in files {
+        let now = state(path);
+        if now.is_some() && now != *known {
+            *known = now;
+            changed = true;
         }
-        changed
     }
+    changed
 }
 
 /// What a reload needs, and what it replaces.
 pub struct Reloader {
     /// The settings at the start, to find changes that need a restart.
-    pub started_with: Settings,
-    pub policy: SharedPolicy,
+    started_with: Settings,
+    policy: SharedPolicy,
     /// `None`: plain HTTP.
-    pub certificate: Option<Arc<Certificate>>,
-    pub load: ReadSettings,
+    certificate: Option<Arc<Certificate>>,
+    load: ReadSettings,
+    /// The files that the settings name. They are checked for changes at intervals: a tool that replaces keys and
+    /// certificates cannot always send a signal.
+    files: Vec<(PathBuf, FileState)>,
 }
 
 impl Reloader {
-    /// Reads the settings again and applies them, and logs the outcome. `files` then watches the files that they
-    /// name now.
-    pub fn reload(&self, files: &mut FileWatch) {
+    pub fn new(
+        settings: &Settings,
+        policy: SharedPolicy,
+        certificate: Option<Arc<Certificate>>,
+        load: ReadSettings,
+    ) -> Reloader {
+        Reloader {
+            started_with: settings.clone(),
+            policy,
+            certificate,
+            load,
+            files: watched(&settings.origins.watched, &[]),
+        }
+    }
+
+    /// Reads the settings again if a file that they name has changed.
+    pub fn reload_if_changed(&mut self) {
+        if have_changed(&mut self.files) {
+            log::info!("a file of settings, keys or certificates has changed");
+            self.reload();
+        }
+    }
+
+    /// Reads the settings again and applies them, and logs the outcome. From then on the files that they name now are
+    /// checked.
+    pub fn reload(&mut self) {
         match (self.load)() {
-            Ok(settings) => match self.apply(&settings) {
-                Ok(()) => {
-                    files.watch(&settings.origins.watched);
-                    log::info!("settings reloaded");
-                    for name in self.needs_restart(&settings) {
-                        log::warn!("{name} was changed, which needs a restart to take effect");
-                    }
+            Ok(settings) => {
+                self.apply(&settings);
+                self.files = watched(&settings.origins.watched, &self.files);
+                log::info!("settings reloaded");
+                for name in self.needs_restart(&settings) {
+                    log::warn!("{name} was changed, which needs a restart to take effect");
                 }
-                Err(sentence) => refused(&sentence),
-            },
-            Err(error) => {
-                for problem in &error.0 {
-                    refused(problem);
+            }
+            Err(problems) => {
+                for problem in problems.lines() {
+                    log::error!("settings not reloaded, those in force stay: {problem}");
                 }
             }
         }
@@ -113,14 +124,13 @@ impl Reloader {
         }
     }
 
-    fn apply(&self, settings: &Settings) -> Result<(), String> {
-        if let (Some(certificate), Some(files)) = (&self.certificate, &settings.http.tls) {
-            certificate.replace(files)?;
+    fn apply(&self, settings: &Settings) {
+        if let (Some(certificate), Some(read)) = (&self.certificate, &settings.http.tls) {
+            certificate.replace(read);
         }
         let policy = Policy::new(settings, Some(&self.policy.load()));
         self.policy.store(Arc::new(policy));
         logging::set_filter(&settings.log_filter);
-        Ok(())
     }
 
     fn needs_restart(&self, new: &Settings) -> Vec<&'static str> {
@@ -137,15 +147,11 @@ impl Reloader {
     }
 }
 
-fn refused(sentence: &str) {
-    log::error!("settings not reloaded, those in force stay: {sentence}");
-}
-
 /// The value of a variable in a form that may be shown. `None`: it was not set.
 fn shown<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
     let mut set = settings.origins.set.iter();
-    let set = set.find(|set| set.name == name)?;
-    Some(&set.shown)
+    let (_, _, shown) = set.find(|(set, ..)| *set == name)?;
+    Some(shown)
 }
 
 fn password(settings: &Settings) -> Option<&str> {
@@ -164,16 +170,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
         std::fs::write(&first, "1").unwrap();
-        let mut files = FileWatch::new(std::slice::from_ref(&first));
+        let mut files = watched(std::slice::from_ref(&first), &[]);
         std::fs::write(&first, "one").unwrap();
         // The change of a file that stays is not forgotten.
-        files.watch(&[second.clone(), first.clone()]);
-        assert!(files.changed());
-        assert!(!files.changed());
+        files = watched(&[second.clone(), first.clone()], &files);
+        assert!(have_changed(&mut files));
+        assert!(!have_changed(&mut files));
         std::fs::write(&second, "2").unwrap();
-        assert!(files.changed());
-        files.watch(std::slice::from_ref(&second));
+        assert!(have_changed(&mut files));
+        files = watched(std::slice::from_ref(&second), &files);
         std::fs::write(&first, "another").unwrap();
-        assert!(!files.changed());
+        assert!(!have_changed(&mut files));
     }
 }

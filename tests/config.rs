@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use small_resource_server::config::variables::{CONFIG_FILE, VARIABLES};
 use small_resource_server::config::{
-    ConfigError, EXIT_CONFIG, Right, SettingOrigin, Settings, StoreKind,
+    EXIT_CONFIG, Right, Secret, SettingOrigin, Settings, StoreKind,
 };
-use small_resource_server::lock::{Limits, Profile, Seconds};
+use small_resource_server::lock::{Profile, Seconds, Terms};
 use small_resource_server::store::mysql::{Options, Tls};
 
 const KEYS: [(&str, &str); 3] = [
@@ -28,7 +28,7 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// Settings from the three keys and the given variables; one given twice has its last value.
-fn load(pairs: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+fn load(pairs: &[(&str, &str)]) -> Result<Settings, String> {
     let environment: BTreeMap<_, _> = owned(&KEYS).into_iter().chain(owned(pairs)).collect();
     Settings::from_pairs(environment, None)
 }
@@ -39,7 +39,7 @@ fn with(pairs: &[(&str, &str)]) -> Settings {
 }
 
 #[track_caller]
-fn refused(pairs: &[(&str, &str)]) -> ConfigError {
+fn refused(pairs: &[(&str, &str)]) -> String {
     match load(pairs) {
         Ok(_) => panic!("{pairs:?} was accepted"),
         Err(error) => error,
@@ -47,29 +47,31 @@ fn refused(pairs: &[(&str, &str)]) -> ConfigError {
 }
 
 /// Whether one of the problems names this variable.
-fn concerns(error: &ConfigError, variable: &str) -> bool {
-    let text = error.to_string();
-    let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+fn concerns(error: &str, variable: &str) -> bool {
+    let mut words = error.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.any(|word| word == variable)
 }
 
-fn from_file(text: &str) -> Result<Settings, ConfigError> {
+fn from_file(text: &str) -> Result<Settings, String> {
     Settings::from_pairs([], Some((PathBuf::from("test.conf"), text.to_owned())))
 }
 
-/// The keys that carry this right and no more; those with `previous` after those without.
+/// The keys for all names, the current ones first.
+fn plain_keys(settings: &Settings) -> impl Iterator<Item = &(Right, Secret)> {
+    settings.keys.current.iter().chain(&settings.keys.previous)
+}
+
+/// The keys that carry this right and no more, the current one first.
 fn keys_with(right: Right, settings: &Settings) -> Vec<&str> {
-    let mut keys: Vec<_> = settings.keys.plain.iter().collect();
-    assert!(keys.is_sorted_by_key(|key| (key.right, key.previous)));
-    keys.retain(|key| key.right == right);
-    keys.into_iter().map(|key| key.key.expose()).collect()
+    let keys = plain_keys(settings).filter(|(of_key, _)| *of_key == right);
+    keys.map(|(_, key)| key.expose()).collect()
 }
 
 /// Where a variable was set; `None`: it has its default.
 fn origin(settings: &Settings, variable: &str) -> Option<SettingOrigin> {
     let mut set = settings.origins.set.iter();
-    let set = set.find(|set| set.name == variable);
-    set.map(|set| set.origin)
+    let set = set.find(|(name, ..)| *name == variable);
+    set.map(|(_, origin, _)| *origin)
 }
 
 #[track_caller]
@@ -129,7 +131,7 @@ fn the_defaults_are_those_that_are_documented() {
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(http.workers, cores);
     assert_eq!(http.keep_alive, Duration::from_secs(75));
-    assert_eq!(http.tls, None);
+    assert!(http.tls.is_none());
     assert_eq!(http.body_bytes_max, 2_097_152);
     assert_eq!(http.connections_max, 25_000);
     assert_eq!(http.request_head_timeout, Duration::from_secs(10));
@@ -144,7 +146,7 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(server.compatibility, None);
     assert_eq!(server.wait_ms, 0);
     assert_eq!(settings.wait_max, Duration::from_secs(300));
-    assert_eq!(server.limits, Limits::default());
+    assert_eq!(server.terms, Terms::default());
     assert_eq!(server.waiters_max, 100_000);
     assert_eq!(server.selectors_max, 10_000);
     assert_eq!(server.data_cache_bytes, 268_435_456);
@@ -232,8 +234,7 @@ fn every_variable_has_an_effect() {
 
 /// All there is, secrets too, without where it came from.
 fn fingerprint(settings: &Settings) -> String {
-    let keys = settings.keys.plain.iter();
-    let keys: Vec<_> = keys.map(|key| key.key.expose()).collect();
+    let keys: Vec<_> = plain_keys(settings).map(|(_, key)| key.expose()).collect();
     let password = match &settings.store {
         StoreKind::Mysql(mysql) => &mysql.password,
         _ => "",
@@ -251,19 +252,15 @@ fn a_missing_or_empty_key_stops_the_start_and_is_named() {
         let others = KEYS.iter().filter(|(name, _)| *name != missing);
         let others: Vec<_> = others.copied().collect();
         let error = Settings::from_pairs(owned(&others), None).unwrap_err();
-        assert_eq!(error.0.len(), 1);
-        assert_eq!(error.0[0].split(' ').next(), Some(missing));
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("{missing} is missing or empty"))
-        );
+        assert_eq!(error.lines().count(), 1);
+        assert_eq!(error.split(' ').next(), Some(missing));
+        assert!(error.contains(&format!("{missing} is missing or empty")));
         let empty = refused(&[(missing, "")]);
-        assert_eq!(empty.to_string(), error.to_string());
+        assert_eq!(empty, error);
         assert!(concerns(&refused(&[(missing, "   ")]), missing));
     }
     let all = Settings::from_pairs([], None).unwrap_err();
-    assert_eq!(all.0.len(), 3, "{all}");
+    assert_eq!(all.lines().count(), 3, "{all}");
 }
 
 #[test]
@@ -310,9 +307,9 @@ fn a_key_that_no_header_can_carry_is_refused_without_showing_it() {
         "top\tsecret",
     ] {
         let error = refused(&[("RESOURCE_WRITE", key)]);
-        assert_eq!(error.0.len(), 1, "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
         assert!(concerns(&error, "RESOURCE_WRITE"));
-        assert!(!error.to_string().contains("secret\n") && !error.to_string().contains("top"));
+        assert!(!error.contains("secret\n") && !error.contains("top"));
     }
     let settings = with(&[("RESOURCE_WRITE", "p$HOME#x'y\"z\\ w")]);
     assert_eq!(keys_with(Right::Write, &settings), ["p$HOME#x'y\"z\\ w"]);
@@ -337,7 +334,7 @@ fn the_store_follows_mysql_host_unless_it_is_named() {
 #[test]
 fn mysql_without_its_host_is_refused() {
     let error = refused(&[("STORE", "mysql")]);
-    assert_eq!(error.0.len(), 1, "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
     assert!(concerns(&error, "MYSQL_HOST"), "{error}");
 }
 
@@ -345,8 +342,8 @@ fn mysql_without_its_host_is_refused() {
 fn a_wrong_mysql_host_is_not_taken_for_a_missing_one_and_back() {
     for store in ["", "mysql"] {
         let error = refused(&[("MYSQL_HOST", "database:3307"), ("STORE", store)]);
-        assert_eq!(error.0.len(), 1, "{error}");
-        assert!(error.to_string().contains("MYSQL_PORT"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("MYSQL_PORT"), "{error}");
     }
     for host in ["::1", "10.0.0.1", "db-1.example.org", "my_db", "datenbänk"] {
         assert_eq!(mysql(&with(&[("MYSQL_HOST", host)])).host, host);
@@ -380,9 +377,9 @@ fn a_password_is_taken_as_it_is() {
 #[test]
 fn a_port_made_by_a_scheduler_is_explained() {
     let error = refused(&[("MYSQL_PORT", "tcp://10.0.0.1:3306")]);
-    assert!(error.to_string().contains("enableServiceLinks"), "{error}");
+    assert!(error.contains("enableServiceLinks"), "{error}");
     let other = refused(&[("MYSQL_PORT", "x")]);
-    assert!(!other.to_string().contains("enableServiceLinks"), "{other}");
+    assert!(!other.contains("enableServiceLinks"), "{other}");
 }
 
 #[test]
@@ -448,11 +445,9 @@ fn a_path_that_is_no_file_for_sqlite_is_refused() {
 fn certificate_and_key_go_together() {
     let (cert, key) = (some_value("TLS_CERT_FILE"), some_value("TLS_KEY_FILE"));
     let settings = with(&[("TLS_CERT_FILE", &cert), ("TLS_KEY_FILE", &key)]);
-    let tls = settings.http.tls.unwrap();
-    assert_eq!(
-        (tls.cert, tls.key),
-        (PathBuf::from(&cert), PathBuf::from(&key))
-    );
+    let (file, certified) = settings.http.tls.unwrap();
+    assert_eq!((file, certified.cert.len()), (PathBuf::from(&cert), 1));
+    assert_eq!(settings.origins.watched, [&cert, &key].map(PathBuf::from));
     let error = refused(&[("TLS_CERT_FILE", &cert)]);
     assert!(concerns(&error, "TLS_KEY_FILE"), "{error}");
     let error = refused(&[("TLS_KEY_FILE", &key), ("TLS_CERT_FILE", "")]);
@@ -466,14 +461,14 @@ fn certificate_files_that_cannot_be_used_are_refused() {
         ("TLS_CERT_FILE", "/missing/cert.pem"),
         ("TLS_KEY_FILE", &key),
     ]);
-    assert_eq!(error.0.len(), 1, "{error}");
-    assert!(concerns(&error, "TLS_CERT_FILE") && error.to_string().contains("/missing/cert.pem"));
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(concerns(&error, "TLS_CERT_FILE") && error.contains("/missing/cert.pem"));
     let swapped = refused(&[("TLS_CERT_FILE", &key), ("TLS_KEY_FILE", &cert)]);
     assert!(
         concerns(&swapped, "TLS_CERT_FILE") && concerns(&swapped, "TLS_KEY_FILE"),
         "{swapped}"
     );
-    assert_eq!(swapped.0.len(), 2, "{swapped}");
+    assert_eq!(swapped.lines().count(), 2, "{swapped}");
 }
 
 // --- Values
@@ -524,10 +519,10 @@ fn seconds_may_have_decimals_and_whole_seconds_may_not() {
         ("SHUTDOWN_SECONDS", "0"),
     ]);
     assert_eq!(settings.server.wait_ms, 250);
-    assert_eq!(settings.server.limits.claim_ms, 500);
-    assert_eq!(settings.server.limits.ticket_ttl_ms, 2_500);
-    assert_eq!(settings.server.limits.lease_seconds_max.get(), Seconds::MAX);
-    assert_eq!(settings.server.limits.waiters_max, 7);
+    assert_eq!(settings.server.terms.claim_ms, 500);
+    assert_eq!(settings.server.terms.ticket_ttl_ms, 2_500);
+    assert_eq!(settings.server.terms.lease_seconds_max.get(), Seconds::MAX);
+    assert_eq!(settings.server.terms.waiters_max, 7);
     assert_eq!(settings.server.store_timeout_ms, 750);
     assert_eq!(mysql(&settings).timeout, Duration::from_millis(750));
     assert_eq!(
@@ -625,13 +620,15 @@ fn each_value_that_is_not_accepted_is_told_with_variable_value_and_what_is_accep
         ),
     ] {
         let error = refused(&[(name, value)]);
-        let text = error.to_string();
-        assert_eq!(error.0.len(), 1, "{text}");
+        assert_eq!(error.lines().count(), 1, "{error}");
         assert!(
-            text.starts_with(&format!("{name} is {value:?} in the environment;")),
-            "{text}"
+            error.starts_with(&format!("{name} is {value:?} in the environment;")),
+            "{error}"
         );
-        assert!(text.contains(&format!("accepted is {accepted}")), "{text}");
+        assert!(
+            error.contains(&format!("accepted is {accepted}")),
+            "{error}"
+        );
     }
 }
 
@@ -670,7 +667,7 @@ const FILES: [&str; 5] = [
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     for name in FILES {
-        let error = refused(&[(name, "/missing/file")]).to_string();
+        let error = refused(&[(name, "/missing/file")]);
         assert!(error.starts_with(name), "{error}");
         assert!(error.contains("\"/missing/file\""), "{error}");
     }
@@ -687,8 +684,8 @@ fn an_empty_file_of_a_secret_is_refused() {
             let (name, file) = (variable.name, format!("{}_FILE", variable.name));
             let error = refused(&[(name, ""), (&file, shown)]);
             let sentence = format!("{file} names {shown:?}, which is not accepted (it is empty);");
-            assert!(error.to_string().starts_with(&sentence), "{error}");
-            assert_eq!(error.0.len(), 1, "{error}");
+            assert!(error.starts_with(&sentence), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
     // The admin key is not said to be unset while its file is what is wrong.
@@ -697,13 +694,13 @@ fn an_empty_file_of_a_secret_is_refused() {
         ("RESOURCE_ADMIN_PREVIOUS", "old"),
     ];
     let error = refused(&admin);
-    assert_eq!(error.0.len(), 1, "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
 }
 
 #[test]
 fn a_file_without_an_end_is_refused() {
     for name in FILES {
-        let error = refused(&[(name, "/dev/zero")]).to_string();
+        let error = refused(&[(name, "/dev/zero")]);
         assert!(error.starts_with(name), "{error}");
         assert!(error.contains("it is larger than 1 MiB"), "{error}");
     }
@@ -713,9 +710,7 @@ fn a_file_without_an_end_is_refused() {
 fn all_problems_are_told_at_once_a_line_each() {
     let text =
         "RESOURCE_READ=r\nRESOURCE_READ_LOCK=\nHTTP_PORT=x\nSTORE=mysql\nSHUTDOWN_SECONDS=-1\n";
-    let error = from_file(text).unwrap_err();
-    let shown = error.to_string();
-    assert_eq!(shown.lines().count(), error.0.len());
+    let shown = from_file(text).unwrap_err();
     for name in [
         "RESOURCE_READ_LOCK",
         "RESOURCE_WRITE",
@@ -723,19 +718,19 @@ fn all_problems_are_told_at_once_a_line_each() {
         "MYSQL_HOST",
         "SHUTDOWN_SECONDS",
     ] {
-        assert!(concerns(&error, name), "{name}: {shown}");
+        assert!(concerns(&shown, name), "{name}: {shown}");
     }
     assert!(
         shown.contains("HTTP_PORT is \"x\" in test.conf;"),
         "{shown}"
     );
-    assert_eq!(error.0.len(), 5, "{shown}");
+    assert_eq!(shown.lines().count(), 5, "{shown}");
 }
 
 #[test]
 fn a_line_that_cannot_be_read_stops_the_start_with_its_number_and_never_its_text() {
     let text = "RESOURCE_READ=r\n# x\nMYSQL_PASSWORD=hunter2 and more\nHTTP_PORT=x\n";
-    let shown = from_file(text).unwrap_err().to_string();
+    let shown = from_file(text).unwrap_err();
     assert!(
         shown.starts_with("Line 3 of test.conf cannot be read"),
         "{shown}"
@@ -818,7 +813,7 @@ fn settings_that_contradict_each_other_are_refused_with_both_names() {
     ] {
         let error = refused(&pairs);
         assert!(concerns(&error, concerned), "{error}");
-        assert!(error.to_string().contains(other), "{error}");
+        assert!(error.contains(other), "{error}");
     }
     with(&[("TICKET_TTL_SECONDS", "5"), ("CLAIM_SECONDS", "5")]);
     with(&[("LOCK_WAIT_SECONDS", "300")]);
@@ -1034,7 +1029,7 @@ fn shipped(name: &str) -> (PathBuf, String) {
 fn the_template_wants_its_three_keys_and_nothing_else() {
     let template = shipped("small-swoole-resource-server.conf");
     let error = Settings::from_pairs([], Some(template.clone())).unwrap_err();
-    let concerned: Vec<_> = error.0.iter().map(|p| p.split(' ').next()).collect();
+    let concerned: Vec<_> = error.lines().map(|p| p.split(' ').next()).collect();
     assert_eq!(concerned, KEYS.map(|(name, _)| Some(name)), "{error}");
     let settings = Settings::from_pairs(owned(&KEYS), Some(template)).unwrap();
     assert_eq!(

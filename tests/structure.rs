@@ -56,7 +56,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
 ];
 
 /// The files of `http` that may import `config`: keys and what else can change while it serves, and its start.
-const HTTP_FILES_WITH_SETTINGS: [&str; 4] = ["auth.rs", "policy.rs", "server.rs", "tls.rs"];
+const HTTP_FILES_WITH_SETTINGS: [&str; 3] = ["auth.rs", "policy.rs", "server.rs"];
 
 /// What the lock core may name besides its own modules: values, and nothing that acts.
 const CORE_CRATES: [&str; 5] = ["std", "core", "serde", "sha2", "smol_str"];
@@ -410,7 +410,7 @@ fn files_import_each_other_in_no_circle() {
 }
 
 /// Structs, enums and traits outside test modules. To be lowered when some go; a new one has to be worth its name.
-const TYPES_MAX: usize = 282;
+const TYPES_MAX: usize = 224;
 
 /// What this line declares: the kind, and its name.
 fn declared(line: &str) -> Option<(&str, &str)> {

@@ -79,35 +79,39 @@ fn cause(error: &reqwest::Error) -> String {
 mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::path::Path;
     use std::sync::Arc;
     use std::thread::{self, JoinHandle};
 
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::sign::SingleCertAndKey;
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
-    use crate::config::TlsFiles;
 
     const GENEROUS: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(200);
 
     fn settings(host: IpAddr, port: u16) -> HttpSettings {
-        let keys = ["RESOURCE_READ", "RESOURCE_READ_LOCK", "RESOURCE_WRITE"];
-        let pairs = keys.map(|name| (name.to_owned(), "key".to_owned()));
+        settings_with(&[], host, port)
+    }
+
+    fn settings_with(tls: &[(&str, &str)], host: IpAddr, port: u16) -> HttpSettings {
+        let pairs = [("API_KEY", "key")].iter().chain(tls);
+        let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut http = Settings::from_pairs(pairs, None).unwrap().http;
         (http.host, http.port) = (host, port);
         http
     }
 
-    fn tls_files() -> TlsFiles {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
-        TlsFiles {
-            cert: folder.join("cert.pem"),
-            key: folder.join("key.pem"),
-        }
-    }
+    const TLS: [(&str, &str); 2] = [
+        (
+            "TLS_CERT_FILE",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/cert.pem"),
+        ),
+        (
+            "TLS_KEY_FILE",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/key.pem"),
+        ),
+    ];
 
     /// A server for one connection; gives back the first line that it read.
     fn answering(
@@ -205,22 +209,20 @@ mod tests {
 
     #[test]
     fn a_server_with_tls_is_asked_over_tls_whatever_its_certificate_says() {
-        let files = tls_files();
-        let chain = CertificateDer::pem_file_iter(&files.cert).unwrap();
-        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+        let (_, certified) = settings_with(&TLS, Ipv4Addr::LOCALHOST.into(), 0)
+            .tls
+            .unwrap();
         let config =
             ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
-                .with_single_cert(chain.map(Result::unwrap).collect(), key)
-                .unwrap();
+                .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         let (address, server) = answering("127.0.0.1", move |stream| {
             let connection = ServerConnection::new(Arc::new(config)).unwrap();
             exchange(StreamOwned::new(connection, stream), HEALTHY)
         });
-        let mut http = settings(address.ip(), address.port());
-        http.tls = Some(files);
+        let http = settings_with(&TLS, address.ip(), address.port());
         assert_eq!(probe(&http, GENEROUS), Ok(()));
         assert_eq!(server.join().unwrap(), REQUEST);
     }
@@ -232,8 +234,7 @@ mod tests {
             stream.write_all(answer).unwrap();
             String::new()
         });
-        let mut http = settings(address.ip(), address.port());
-        http.tls = Some(tls_files());
+        let http = settings_with(&TLS, address.ip(), address.port());
         let reason = probe(&http, GENEROUS).unwrap_err();
         assert!(reason.contains("No answer"), "{reason}");
         server.join().unwrap();

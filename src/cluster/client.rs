@@ -15,7 +15,7 @@ use super::links::Links;
 use super::wire::{PeerReply, Question};
 use crate::lock::{PresentedTicket, Profile, ResourceName};
 use crate::registry::client::{Router, confirmed};
-use crate::registry::listing::{ListingRefused, Page};
+use crate::registry::listing::Page;
 use crate::registry::lock_counts::LockCounts;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
@@ -138,13 +138,13 @@ impl ClusterClient {
     ///
     /// # Errors
     /// An instance that has names does not answer in time, or refuses.
-    pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
+    pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
         let Some(links) = self.links_to_all() else {
             return self.alone(self.router.page(query)).await;
         };
         let told = |told| match told {
             PeerReply::Page(page, covered) => Some(Ok((page, covered))),
-            PeerReply::TooBusy => Some(Err(ListingRefused::TooBusy)),
+            PeerReply::TooBusy => Some(Err(Closed::ListingTooLong)),
             _ => None,
         };
         let here = || self.router.part_of_page(query.clone());
@@ -165,15 +165,11 @@ impl ClusterClient {
             PeerReply::LockCounts(counts, covered) => Some(Ok((counts, covered))),
             _ => None,
         };
-        let here = async || Ok(self.router.part_of_count(prefix.clone()).await?);
+        let here = || self.router.part_of_count(prefix.clone());
         let question = || Question::LockCounts(prefix.clone());
-        match Box::pin(links.ask_all(here, question, told)).await {
-            Ok(parts) => Ok(parts
-                .into_iter()
-                .fold(LockCounts::default(), LockCounts::beside)),
-            Err(ListingRefused::Closed(closed)) => Err(closed),
-            Err(ListingRefused::TooBusy) => Err(Closed::Moving),
-        }
+        let parts = Box::pin(links.ask_all(here, question, told)).await?;
+        let none = LockCounts::default();
+        Ok(parts.into_iter().fold(none, LockCounts::beside))
     }
 
     /// As [`Router::history`], from the instance that answers for the name.
@@ -214,18 +210,18 @@ impl ClusterClient {
         self.ask_owner(name, here, question, told).await
     }
 
-    /// Follows the events of names with this prefix. `None`: an instance has as many event readers as it allows.
+    /// Follows the events of names with this prefix.
     ///
     /// # Errors
-    /// An instance that has names does not answer in time.
-    pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+    /// An instance that has names does not answer in time, or has as many event readers as it allows.
+    pub async fn follow(&self, prefix: &str) -> Result<EventReader, Closed> {
         match self.links_to_all() {
             Some(links) => Box::pin(links.follow(prefix)).await,
             None => {
                 let server = &self.router.server;
                 server.gate.check()?;
-                let reader = server.feed.follow();
-                Ok(reader.map(|here| EventReader::new(server.clone(), here, Vec::new())))
+                let here = server.feed.follow()?;
+                Ok(EventReader::new(server.clone(), here, Vec::new()))
             }
         }
     }

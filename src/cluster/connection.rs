@@ -27,7 +27,10 @@ fn boxed(
 ///
 /// # Errors
 /// Nothing listens at the address, or the TLS handshake fails; or as [`HandshakeOffer::greet`].
-pub async fn open(peer: &PeerAddress, us: HandshakeOffer) -> io::Result<Directions> {
+pub async fn open(
+    peer: &PeerAddress,
+    us: HandshakeOffer,
+) -> io::Result<Result<Directions, String>> {
     let mut stream = TcpStream::connect(&peer.address).await?;
     stream.set_nodelay(true)?;
     let (protocol, directions) = if peer.is_tls {
@@ -39,8 +42,10 @@ pub async fn open(peer: &PeerAddress, us: HandshakeOffer) -> io::Result<Directio
         (protocol, boxed(stream.into_split()))
     };
     let address = &peer.address;
-    log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
-    Ok(directions)
+    Ok(protocol.map(|protocol| {
+        log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
+        directions
+    }))
 }
 
 /// Does the answering half of the handshake on an accepted connection. With `tls`, only TLS is accepted.
@@ -51,7 +56,7 @@ pub async fn take(
     mut stream: TcpStream,
     tls: Option<&TlsAcceptor>,
     us: HandshakeOffer,
-) -> io::Result<Directions> {
+) -> io::Result<Result<Directions, String>> {
     stream.set_nodelay(true)?;
     let (protocol, directions) = if let Some(acceptor) = tls {
         let (mut stream, key) = tls::accept(acceptor, stream).await?;
@@ -61,6 +66,8 @@ pub async fn take(
         let protocol = us.welcome(&mut stream).await?;
         (protocol, boxed(stream.into_split()))
     };
-    log::debug!("speaks version {protocol} of the protocol with an instance that connected");
-    Ok(directions)
+    Ok(protocol.map(|protocol| {
+        log::debug!("speaks version {protocol} of the protocol with an instance that connected");
+        directions
+    }))
 }

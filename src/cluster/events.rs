@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::watch;
 
 use super::link::PeerEvents;
-use crate::shared::event_feed::{FeedReader, NextEvent};
+use crate::shared::event_feed::{FeedEvent, FeedReader};
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::members::InstanceId;
@@ -29,7 +30,7 @@ impl EventReader {
         here: FeedReader,
         there: Vec<(InstanceId, PeerEvents)>,
     ) -> EventReader {
-        let mut view = server.members.follow();
+        let mut view = server.members.subscribe();
         view.mark_changed();
         let me = view.borrow().members.as_ref().map(|members| members.me);
         EventReader {
@@ -43,24 +44,27 @@ impl EventReader {
         }
     }
 
-    /// The next event, without waiting for one. [`NextEvent::End`]: events may be missing from now on.
-    pub fn try_next(&mut self) -> NextEvent {
+    /// The next event, without waiting for one.
+    ///
+    /// # Errors
+    /// As a receiver of the ring. [`TryRecvError::Closed`]: events may be missing from now on.
+    pub fn try_next(&mut self) -> Result<Arc<FeedEvent>, TryRecvError> {
         let mut has_ended = false;
         for _ in 0..=self.there.len() {
             let found = match self.there.get_mut(self.next) {
                 Some((_, there)) => there.try_next(),
-                None => self.here.try_next(),
+                None => self.here.0.try_recv(),
             };
             self.next = (self.next + 1) % (self.there.len() + 1);
             match found {
-                NextEvent::Event(_) | NextEvent::Missed(_) => return found,
-                NextEvent::End => has_ended = true,
-                NextEvent::Nothing => {}
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Closed) => has_ended = true,
+                Ok(_) | Err(TryRecvError::Lagged(_)) => return found,
             }
         }
         match has_ended || self.lacks() {
-            true => NextEvent::End,
-            false => NextEvent::Nothing,
+            true => Err(TryRecvError::Closed),
+            false => Err(TryRecvError::Empty),
         }
     }
 

@@ -10,13 +10,12 @@ use super::events::EventReader;
 use super::link::PeerEvents;
 use super::links::Links;
 use super::wire::{PeerReply, Question};
-use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
 use crate::store::members::InstanceId;
 use crate::store::slot_set::SlotSet;
 
 /// One instance's part of an answer, and the slots that it covers. `None`: ask again.
-pub type ToldPart<T> = Option<Result<(T, SlotSet), ListingRefused>>;
+pub type ToldPart<T> = Option<Result<(T, SlotSet), Closed>>;
 
 impl Links {
     fn destinations(&self) -> Result<Option<Vec<Destination>>, Closed> {
@@ -30,10 +29,10 @@ impl Links {
     /// An instance refuses, or does not answer for as long as requests are held.
     pub async fn ask_all<T>(
         &self,
-        here: impl AsyncFn() -> Result<(T, SlotSet), ListingRefused>,
+        here: impl AsyncFn() -> Result<(T, SlotSet), Closed>,
         question: impl Fn() -> Question,
         told: impl Fn(PeerReply) -> ToldPart<T>,
-    ) -> Result<Vec<T>, ListingRefused> {
+    ) -> Result<Vec<T>, Closed> {
         let mut hold = self.hold(Duration::ZERO);
         loop {
             if let Some(destinations) = self.destinations()? {
@@ -58,42 +57,39 @@ impl Links {
     }
 
     /// This instance's part. No answer leaves when the store may no longer be this instance's.
-    fn of_here<T>(&self, answer: Result<(T, SlotSet), ListingRefused>) -> ToldPart<T> {
+    fn of_here<T>(&self, answer: Result<(T, SlotSet), Closed>) -> ToldPart<T> {
         let checked = self.router.server.gate.check_answer();
         match checked {
             Err(Closed::Standby) => None,
-            checked => Some(checked.map_err(Into::into).and(answer)),
+            checked => Some(checked.and(answer)),
         }
     }
 
-    /// Follows the events of names with this prefix. `None`: an instance has as many event readers as it allows.
+    /// Follows the events of names with this prefix.
     ///
     /// # Errors
-    /// An instance does not answer for as long as requests are held.
-    pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+    /// An instance does not answer for as long as requests are held, or has as many event readers as it allows.
+    pub async fn follow(&self, prefix: &str) -> Result<EventReader, Closed> {
         let mut hold = self.hold(Duration::ZERO);
         loop {
             if let Some(destinations) = self.destinations()? {
                 // This instance first: then nothing is missed of a slot that moves here while the others are asked.
                 let server = &self.router.server;
-                let Some(here) = server.feed.follow() else {
-                    return Ok(None);
-                };
+                let here = server.feed.follow()?;
                 if let Some(there) = self.follow_others(destinations, prefix).await {
-                    let reader = |there| EventReader::new(server.clone(), here, there);
-                    return Ok(there.map(reader));
+                    return Ok(EventReader::new(server.clone(), here, there?));
                 }
             }
             hold.pause(&self.router.server).await?;
         }
     }
 
-    /// `None`: an instance does not answer; `Some(None)`: one has as many event readers as it allows.
+    /// `None`: an instance does not answer.
     async fn follow_others(
         &self,
         destinations: Vec<Destination>,
         prefix: &str,
-    ) -> Option<Option<Vec<(InstanceId, PeerEvents)>>> {
+    ) -> Option<Result<Vec<(InstanceId, PeerEvents)>, Closed>> {
         let mut followed = Vec::new();
         for destination in destinations {
             let Destination::There(other) = destination else {
@@ -104,10 +100,10 @@ impl Links {
             let mut events = link.follow(question)?;
             match events.begin().await? {
                 PeerReply::Events { .. } => followed.push((other, events)),
-                PeerReply::TooBusy => return Some(None),
+                PeerReply::TooBusy => return Some(Err(Closed::TooManyReaders)),
                 _ => return None,
             }
         }
-        Some(Some(followed))
+        Some(Ok(followed))
     }
 }

@@ -5,14 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use scopeguard::ScopeGuard;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -21,11 +21,13 @@ use super::wire::{
     HandshakeOffer, PROTOCOLS, PeerReply, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
-use crate::shared::event_feed::{FeedEvent, NextEvent};
+use crate::shared::event_feed::FeedEvent;
 use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
-struct LinkState {
+/// A connection to another instance; dropping it ends the connection.
+pub struct Link {
+    /// The frames to send. The connection ends when this is dropped.
     frames: UnboundedSender<Vec<u8>>,
     /// Where the answers to open questions go.
     waiting: RefCell<HashMap<u64, oneshot::Sender<PeerReply>>>,
@@ -39,20 +41,7 @@ struct LinkState {
     ended: watch::Sender<bool>,
 }
 
-/// A connection to another instance; dropping it ends the connection.
-pub struct Link {
-    state: Rc<LinkState>,
-    task: actix_rt::task::JoinHandle<()>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.task.abort();
-        self.state.end();
-    }
-}
-
-impl LinkState {
+impl Link {
     fn send(&self, request: &RequestFrame) {
         // Fails only when the connection has ended, which withdraws every question.
         let _ = self.frames.send(frame(request));
@@ -97,9 +86,7 @@ impl LinkState {
         self.followers.borrow_mut().remove(&id);
         self.send(&RequestFrame::Gone(id));
     }
-}
 
-impl Link {
     /// Connects. `silence_max`: the connection ends when nothing was received for this long.
     ///
     /// # Errors
@@ -108,12 +95,15 @@ impl Link {
         to: InstanceId,
         peer: &PeerAddress,
         silence_max: Duration,
-    ) -> io::Result<Link> {
+    ) -> io::Result<Result<Rc<Link>, String>> {
         let us = HandshakeOffer::new(&peer.secret, to, PROTOCOLS);
-        let (read, write) = timeout(silence_max, connection::open(peer, us)).await??;
+        let (read, write) = match timeout(silence_max, connection::open(peer, us)).await?? {
+            Ok(directions) => directions,
+            Err(sentence) => return Ok(Err(sentence)),
+        };
         let address = peer.address.clone();
         let (frames, to_write) = unbounded_channel();
-        let state = Rc::new(LinkState {
+        let link = Rc::new(Link {
             frames,
             waiting: RefCell::default(),
             followers: RefCell::default(),
@@ -122,37 +112,44 @@ impl Link {
             round_trip: watch::Sender::new(Duration::ZERO),
             ended: watch::Sender::new(false),
         });
-        let shared = state.clone();
-        let task = actix_rt::spawn(async move {
+        let used = Rc::downgrade(&link);
+        actix_rt::spawn(async move {
+            let hear = |heard: ReplyFrame| {
+                if let Some(link) = used.upgrade() {
+                    link.hear(heard);
+                }
+            };
             let ended = tokio::select! {
-                ended = read_frames(read, silence_max, |heard| shared.hear(heard)) => ended,
+                ended = read_frames(read, silence_max, hear) => ended,
                 ended = write_frames(write, to_write) => ended,
-                () = pings(&shared, silence_max / 4) => Ok(()),
+                () = pings(&used, silence_max / 4) => Ok(()),
             };
             log::debug!("the connection to the instance at {address} has ended: {ended:?}");
-            shared.end();
+            if let Some(link) = used.upgrade() {
+                link.end();
+            }
         });
-        Ok(Link { state, task })
+        Ok(Ok(link))
     }
 
     pub fn has_ended(&self) -> bool {
-        *self.state.ended.borrow()
+        *self.ended.borrow()
     }
 
     /// Resolves when the connection has ended.
     pub async fn ended(&self) {
-        let mut ended = self.state.ended.subscribe();
+        let mut ended = self.ended.subscribe();
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// The time from ping to pong; a new value after each pong.
     pub fn round_trips(&self) -> watch::Receiver<Duration> {
-        self.state.round_trip.subscribe()
+        self.round_trip.subscribe()
     }
 
     /// Sends a question without waiting for an answer.
     pub fn tell(&self, question: Question) {
-        self.state.put(question);
+        self.put(question);
     }
 
     /// Sends a question and waits for its answer. Dropping the future withdraws the question. `None`: the
@@ -162,28 +159,28 @@ impl Link {
             return None;
         }
         let (sender, answer) = oneshot::channel();
-        let id = self.state.put(question);
-        self.state.waiting.borrow_mut().insert(id, sender);
-        let open = scopeguard::guard(id, |id| self.state.withdraw(id));
+        let id = self.put(question);
+        self.waiting.borrow_mut().insert(id, sender);
+        let open = scopeguard::guard(id, |id| self.withdraw(id));
         let reply = answer.await.ok()?;
         let id = ScopeGuard::into_inner(open);
         if reply.is_tracked() {
-            self.state.send(&RequestFrame::Taken(id));
+            self.send(&RequestFrame::Taken(id));
         }
         Some(reply)
     }
 
     /// As [`Link::ask`], for [`Question::Follow`], whose answer comes in pieces until the connection ends.
     /// `None`: the connection has ended.
-    pub fn follow(&self, question: Question) -> Option<PeerEvents> {
+    pub fn follow(self: Rc<Self>, question: Question) -> Option<PeerEvents> {
         if self.has_ended() {
             return None;
         }
         let (sender, pieces) = unbounded_channel();
-        let question = self.state.put(question);
-        self.state.followers.borrow_mut().insert(question, sender);
+        let question = self.put(question);
+        self.followers.borrow_mut().insert(question, sender);
         Some(PeerEvents {
-            state: self.state.clone(),
+            link: self,
             question,
             pieces,
             events: std::vec::IntoIter::default(),
@@ -191,19 +188,21 @@ impl Link {
     }
 }
 
-async fn pings(state: &LinkState, every: Duration) {
-    loop {
-        if state.pinged.get().is_none() {
-            state.pinged.set(Some(Instant::now()));
+/// Sends pings for as long as somebody uses the connection.
+async fn pings(used: &Weak<Link>, every: Duration) {
+    while let Some(link) = used.upgrade() {
+        if link.pinged.get().is_none() {
+            link.pinged.set(Some(Instant::now()));
         }
-        state.send(&RequestFrame::Ping);
+        link.send(&RequestFrame::Ping);
+        drop(link);
         tokio::time::sleep(every).await;
     }
 }
 
 /// The events of another instance. Dropping it withdraws the question.
 pub struct PeerEvents {
-    state: Rc<LinkState>,
+    link: Rc<Link>,
     /// Number of the question that the events answer.
     question: u64,
     pieces: UnboundedReceiver<PeerReply>,
@@ -215,28 +214,30 @@ impl PeerEvents {
     /// Waits for the first piece, which has no events. `None`: the connection has ended.
     pub async fn begin(&mut self) -> Option<PeerReply> {
         let piece = self.pieces.recv().await;
-        self.state.send(&RequestFrame::Taken(self.question));
+        self.link.send(&RequestFrame::Taken(self.question));
         piece
     }
 
     /// The next event, without waiting for one.
-    pub fn try_next(&mut self) -> NextEvent {
+    ///
+    /// # Errors
+    /// As a receiver of the other instance's ring.
+    pub fn try_next(&mut self) -> Result<Arc<FeedEvent>, TryRecvError> {
         loop {
             if let Some(event) = self.events.next() {
-                return NextEvent::Event(Arc::new(event));
+                return Ok(Arc::new(event));
             }
-            let piece = match self.pieces.try_recv() {
-                Ok(piece) => piece,
-                Err(TryRecvError::Empty) => return NextEvent::Nothing,
-                Err(TryRecvError::Disconnected) => return NextEvent::End,
-            };
-            self.state.send(&RequestFrame::Taken(self.question));
+            let piece = self.pieces.try_recv().map_err(|error| match error {
+                mpsc::error::TryRecvError::Empty => TryRecvError::Empty,
+                mpsc::error::TryRecvError::Disconnected => TryRecvError::Closed,
+            })?;
+            self.link.send(&RequestFrame::Taken(self.question));
             let PeerReply::Events { missed, events } = piece else {
-                return NextEvent::End;
+                return Err(TryRecvError::Closed);
             };
             self.events = events.into_iter();
             if missed > 0 {
-                return NextEvent::Missed(missed);
+                return Err(TryRecvError::Lagged(missed));
             }
         }
     }
@@ -244,6 +245,6 @@ impl PeerEvents {
 
 impl Drop for PeerEvents {
     fn drop(&mut self) {
-        self.state.withdraw(self.question);
+        self.link.withdraw(self.question);
     }
 }

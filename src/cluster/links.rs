@@ -37,7 +37,7 @@ impl Links {
     /// `lease`: `INSTANCE_LEASE_SECONDS`.
     pub fn new(router: Rc<Router>, lease: Duration) -> Links {
         Links {
-            view: router.server.members.follow(),
+            view: router.server.members.subscribe(),
             cells: RefCell::default(),
             lease,
             in_flight: router.server.count_in_flight(),
@@ -90,8 +90,9 @@ impl Links {
             return Err(io::ErrorKind::NotFound.into());
         };
         let opened = Link::open(id, peer, self.lease / 2).await;
+        let opened = opened.and_then(|opened| opened.map_err(io::Error::other));
         let address = &peer.address;
-        opened.map(Rc::new).inspect_err(|error| {
+        opened.inspect_err(|error| {
             log::debug!("the instance at {address} cannot be reached: {error}");
         })
     }

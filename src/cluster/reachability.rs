@@ -36,7 +36,7 @@ struct Silence {
 
 /// Keeps a connection to each of the other living instances, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
 pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
-    let mut view = server.members.follow();
+    let mut view = server.members.subscribe();
     let mut monitors: HashMap<InstanceId, actix_rt::task::JoinHandle<()>> = HashMap::new();
     let mut seen: Option<Arc<Members>> = None;
     loop {
@@ -121,9 +121,15 @@ fn member(view: &View, id: InstanceId) -> Option<&Member> {
     (member.state.is_alive()).then_some(member)
 }
 
+/// Records whether the instance can be reached.
+fn note(server: &ServerState, id: InstanceId, reachability: Reachability) {
+    let view = &server.members;
+    view.send_if_modified(|view| view.set_reachability(id, reachability));
+}
+
 /// Keeps a connection to one instance for as long as that lives, and records whether it can be reached.
 async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
-    let mut view = server.members.follow();
+    let mut view = server.members.subscribe();
     let mut silence: Option<Silence> = None;
     loop {
         let Some(member) = member(&view.borrow_and_update(), id).cloned() else {
@@ -131,15 +137,17 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
             return;
         };
         if let Some(peer) = &member.peer {
-            match Link::open(id, peer, lease / 2).await {
+            let opened = Link::open(id, peer, lease / 2).await;
+            let is_other_protocol = matches!(opened, Ok(Err(_)));
+            match opened.and_then(|opened| opened.map_err(io::Error::other)) {
                 Ok(link) => {
                     silence = None;
-                    server.members.set_reachability(id, Reachability::Reached);
+                    note(&server, id, Reachability::Reached);
                     until_lost(&server, id, &link).await;
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, member.heartbeat, lease / 4);
-                    silence.is_other_protocol = error.kind() == io::ErrorKind::Unsupported;
+                    silence.is_other_protocol = is_other_protocol;
                     warn_once(silence, lease, peer, &error);
                 }
             }
@@ -150,7 +158,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
             known,
             lease,
         );
-        server.members.set_reachability(id, reachability);
+        note(&server, id, reachability);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
@@ -158,7 +166,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
 /// Connects to this instance at the address that the others read, and warns if that fails for long: they give it no
 /// slots if they cannot reach it, and only their logs would say why. Returns when this instance has another id.
 async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Duration) {
-    let mut view = server.members.follow();
+    let mut view = server.members.subscribe();
     let (begun, mut told) = (Instant::now(), false);
     loop {
         let Some(own) = member(&view.borrow_and_update(), me).cloned() else {
@@ -168,7 +176,8 @@ async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Dura
             break;
         };
         let address = &peer.address;
-        match Link::open(me, &peer, lease / 2).await {
+        let opened = Link::open(me, &peer, lease / 2).await;
+        match opened.and_then(|opened| opened.map_err(io::Error::other)) {
             Ok(_) if told => {
                 log::warn!("this instance reaches itself at {address} now");
                 break;
@@ -190,7 +199,7 @@ async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Dura
 
 /// Returns when the connection has ended or the instance is dead or gone.
 async fn until_lost(server: &ServerState, id: InstanceId, link: &Link) {
-    let mut view = server.members.follow();
+    let mut view = server.members.subscribe();
     let gone = async {
         let _ = view.wait_for(|view| member(view, id).is_none()).await;
     };
@@ -207,7 +216,7 @@ async fn until_lost(server: &ServerState, id: InstanceId, link: &Link) {
         () = link.ended() => {}
         () = gone => {}
         () = counting => {}
-        () = tell_of_gifts(server.members.follow(), id, link) => {}
+        () = tell_of_gifts(server.members.subscribe(), id, link) => {}
     }
 }
 

@@ -15,6 +15,8 @@ use actix_server::ServerBuilder;
 use actix_service::fn_service;
 use foldhash::HashMap;
 use tokio::net::TcpStream;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -28,10 +30,10 @@ use super::wire::{
 };
 use crate::lock::{PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::{OpenCall, Router};
-use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
-use crate::shared::event_feed::{FeedReader, NextEvent};
+use crate::shared::event_feed::FeedEvent;
+use crate::shared::gate::Closed;
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
@@ -42,53 +44,43 @@ const EVENTS_PAUSE: Duration = Duration::from_millis(200);
 /// Most events in one message: as many as the ring of the feed holds.
 const EVENTS_MAX: usize = 8192;
 
-/// The socket at which other instances ask this one.
-pub struct PeerListener {
-    pub listener: TcpListener,
-    /// If given, only TLS is accepted.
-    pub tls: Option<TlsAcceptor>,
-    /// `INSTANCE_LEASE_SECONDS`.
-    pub lease: Duration,
-}
-
-impl PeerListener {
-    /// Adds the listener to the HTTP server, so that its worker threads, on which the resources live, answer other
-    /// instances too.
-    ///
-    /// # Errors
-    /// The HTTP server does not take the socket.
-    pub fn serve_with(
-        self,
-        builder: ServerBuilder,
-        router: impl Fn() -> Rc<Router> + Send + Clone + 'static,
-    ) -> io::Result<ServerBuilder> {
-        let (tls, silence_max) = (self.tls, self.lease / 2);
-        let stopping = builder.graceful_shutdown_signal();
-        builder.listen("peers", self.listener, move || {
-            let (router, tls) = (router(), tls.clone());
-            let stopping = stopping.clone();
-            fn_service(move |stream: TcpStream| {
-                let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.clone());
-                async move {
-                    let ended = tokio::select! {
-                        ended = serve(stream, tls, router.clone(), silence_max) => ended,
-                        () = stopping.notified() => Ok(()),
-                    };
-                    match ended {
-                        Err(error) if was_given_up(&error) => {
-                            log::debug!("a connection to the peer port was given up: {error}");
-                        }
-                        Err(error) => {
-                            router.server.metrics.peer_connections_refused_total.inc();
-                            log::warn!("a connection from another instance was refused: {error}");
-                        }
-                        Ok(()) => {}
+/// Adds the socket at which other instances ask this one to the HTTP server, so that its worker threads, on which the
+/// resources live, answer other instances too. With `tls`, only TLS is accepted. `lease`: `INSTANCE_LEASE_SECONDS`.
+///
+/// # Errors
+/// The HTTP server does not take the socket.
+pub fn listen_to_peers(
+    builder: ServerBuilder,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    lease: Duration,
+    router: impl Fn() -> Router + Send + Clone + 'static,
+) -> io::Result<ServerBuilder> {
+    let stopping = builder.graceful_shutdown_signal();
+    builder.listen("peers", listener, move || {
+        let (router, tls) = (Rc::new(router()), tls.clone());
+        let stopping = stopping.clone();
+        fn_service(move |stream: TcpStream| {
+            let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.clone());
+            async move {
+                let ended = tokio::select! {
+                    ended = serve(stream, tls, router.clone(), lease / 2) => ended,
+                    () = stopping.notified() => Ok(()),
+                };
+                match ended {
+                    Err(error) if was_given_up(&error) => {
+                        log::debug!("a connection to the peer port was given up: {error}");
                     }
-                    Ok::<(), Infallible>(())
+                    Err(error) => {
+                        router.server.metrics.peer_connections_refused_total.inc();
+                        log::warn!("a connection from another instance was refused: {error}");
+                    }
+                    Ok(()) => {}
                 }
-            })
+                Ok::<(), Infallible>(())
+            }
         })
-    }
+    })
 }
 
 /// Whether the other end closed the connection during the handshake: an instance that wanted another one than this, as
@@ -147,14 +139,15 @@ async fn serve(
     router: Rc<Router>,
     silence_max: Duration,
 ) -> io::Result<()> {
-    let mut view = router.server.members.follow();
+    let mut view = router.server.members.subscribe();
     let Some((id, peer)) = me(&view.borrow()) else {
         log::debug!("another instance connects before this one has joined the database");
         return Ok(());
     };
     let us = HandshakeOffer::new(&peer.secret, id, PROTOCOLS);
     let taking = connection::take(stream, tls.as_ref(), us);
-    let (read, write) = timeout(silence_max, taking).await??;
+    let taken = timeout(silence_max, taking).await??;
+    let (read, write) = taken.map_err(io::Error::other)?;
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
         router,
@@ -291,14 +284,14 @@ impl PeerRequests {
     /// The reply to a question that reads only. No answer leaves when the store may no longer be this instance's.
     fn checked<T>(
         &self,
-        answer: Result<T, impl Into<ListingRefused>>,
+        answer: Result<T, Closed>,
         reply: impl FnOnce(T) -> PeerReply,
     ) -> PeerReply {
         let is_ours = self.router.server.gate.check_answer().is_ok();
-        match answer.map_err(Into::into) {
+        match answer {
             Ok(answer) if is_ours => reply(answer),
-            Err(ListingRefused::TooBusy) => PeerReply::TooBusy,
-            Ok(_) | Err(ListingRefused::Closed(_)) => PeerReply::NotOwner,
+            Err(Closed::ListingTooLong) => PeerReply::TooBusy,
+            Ok(_) | Err(_) => PeerReply::NotOwner,
         }
     }
 
@@ -307,7 +300,7 @@ impl PeerRequests {
     /// instance.
     async fn follow(&self, id: u64, prefix: &str) {
         let server = &self.router.server;
-        let Some(mut reader) = server.feed.follow() else {
+        let Ok((mut ring, _place)) = server.feed.follow() else {
             return self.tell(id, PeerReply::TooBusy);
         };
         let is_confirmed = Rc::new(Cell::new(false));
@@ -322,7 +315,7 @@ impl PeerRequests {
         while server.gate.check().is_ok() {
             tokio::time::sleep(EVENTS_PAUSE).await;
             if is_confirmed.get()
-                && let Some(events) = events(&mut reader, prefix)
+                && let Some(events) = events(&mut ring, prefix)
             {
                 is_confirmed.set(false);
                 self.tell(id, events);
@@ -349,16 +342,16 @@ impl PeerRequests {
 }
 
 /// The events since the last ones, at most [`EVENTS_MAX`]; `None`: there are none.
-fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
+fn events(ring: &mut broadcast::Receiver<Arc<FeedEvent>>, prefix: &str) -> Option<PeerReply> {
     let (mut missed, mut events) = (0, Vec::new());
     while events.len() < EVENTS_MAX {
-        match reader.try_next() {
-            NextEvent::Event(event) if event.name.as_str().starts_with(prefix) => {
+        match ring.try_recv() {
+            Ok(event) if event.name.as_str().starts_with(prefix) => {
                 events.push(event.as_ref().clone());
             }
-            NextEvent::Event(_) => {}
-            NextEvent::Missed(count) => missed += count,
-            NextEvent::Nothing | NextEvent::End => break,
+            Ok(_) => {}
+            Err(TryRecvError::Lagged(count)) => missed += count,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
         }
     }
     (missed > 0 || !events.is_empty()).then_some(PeerReply::Events { missed, events })

@@ -159,7 +159,7 @@ mod tests {
         (listener, address)
     }
 
-    async fn answer(listener: TcpListener) -> io::Result<Directions> {
+    async fn answer(listener: TcpListener) -> io::Result<Result<Directions, String>> {
         let (stream, _) = listener.accept().await?;
         connection::take(stream, Some(&answering_with("")), us()).await
     }
@@ -168,7 +168,7 @@ mod tests {
     async fn two_instances_meet_over_tls() {
         let (listener, address) = listener().await;
         let (opened, taken) = tokio::join!(connection::open(&address, us()), answer(listener));
-        assert!(opened.is_ok() && taken.is_ok());
+        assert!(opened.unwrap().is_ok() && taken.unwrap().is_ok());
     }
 
     /// The man in the middle accepts every certificate, as the instances do, and passes on every byte.

@@ -219,8 +219,8 @@ impl HandshakeOffer {
     /// The highest version that both ends speak.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`]: they have no version in common.
-    fn agree(&self, theirs: [u8; VERSIONS_BYTES]) -> io::Result<u16> {
+    /// A sentence: they have no version in common.
+    fn agree(&self, theirs: [u8; VERSIONS_BYTES]) -> Result<u16, String> {
         let [a, b, c, d] = theirs;
         let (min, max) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         let (our_min, our_max) = (*self.protocols.start(), *self.protocols.end());
@@ -228,11 +228,10 @@ impl HandshakeOffer {
         if highest >= min.max(our_min) {
             return Ok(highest);
         }
-        let text = format!(
+        Err(format!(
             "the other end speaks versions {min} to {max} of the protocol between instances, and this one speaks \
              {our_min} to {our_max}: update the older one, by way of a version that speaks both"
-        );
-        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        ))
     }
 
     /// The asker's half of the handshake: sends greeting, versions and a random number, checks the other end's
@@ -240,9 +239,9 @@ impl HandshakeOffer {
     /// that were sent before, so nobody in between can change the versions.)
     ///
     /// # Errors
-    /// The connection breaks; the other end is another instance or does not know the secret;
-    /// [`io::ErrorKind::Unsupported`]: the two ends have no version of the protocol in common.
-    pub async fn greet<S>(&self, stream: &mut S) -> io::Result<u16>
+    /// The connection breaks; the other end is another instance or does not know the secret. The inner error, a
+    /// sentence: the two ends have no version of the protocol in common.
+    pub async fn greet<S>(&self, stream: &mut S) -> io::Result<Result<u16, String>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -260,15 +259,15 @@ impl HandshakeOffer {
         stream.write_all(proof.as_ref()).await?;
         stream.flush().await?;
         let (theirs, _) = answer.split_first_chunk().unwrap_or((&[0; 4], &[]));
-        self.agree(*theirs)
+        Ok(self.agree(*theirs))
     }
 
     /// The asked instance's half of the handshake. Returns the version of the protocol to speak.
     ///
     /// # Errors
-    /// The connection breaks; the asker does not speak this protocol or does not know the secret; or as
-    /// [`HandshakeOffer::greet`] says of the versions.
-    pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<u16>
+    /// The connection breaks; the asker does not speak this protocol or does not know the secret. The inner error: as
+    /// of [`HandshakeOffer::greet`].
+    pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<Result<u16, String>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -289,7 +288,7 @@ impl HandshakeOffer {
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
         self.verify(b"asks", [&hello, &answer], &proof)?;
-        self.agree(*theirs)
+        Ok(self.agree(*theirs))
     }
 }
 
@@ -379,7 +378,10 @@ mod tests {
 
     const OWNER: InstanceId = [7; 16];
 
-    async fn meet(asks: HandshakeOffer, asked: HandshakeOffer) -> [io::Result<u16>; 2] {
+    async fn meet(
+        asks: HandshakeOffer,
+        asked: HandshakeOffer,
+    ) -> [io::Result<Result<u16, String>>; 2] {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let asking = async move {
             let met = asks.greet(&mut a).await;
@@ -414,13 +416,11 @@ mod tests {
         ] {
             let met = meet(with(&asks), with(&asked)).await;
             for (met, [ours, theirs]) in met.into_iter().zip([[&asks, &asked], [&asked, &asks]]) {
-                match (met, spoken) {
+                match (met.unwrap(), spoken) {
                     (Ok(met), Some(spoken)) => assert_eq!(met, spoken),
-                    (Err(error), None) => {
-                        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+                    (Err(said), None) => {
                         let [ours, theirs] = [ours, theirs]
                             .map(|spoken| format!("{} to {}", spoken.start(), spoken.end()));
-                        let said = error.to_string();
                         assert!(said.contains(&format!("this one speaks {ours}")), "{said}");
                         assert!(
                             said.contains(&format!("end speaks versions {theirs}")),

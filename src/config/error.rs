@@ -1,13 +1,7 @@
-//! Why the settings were refused: all problems at once, as sentences a person can act on.
+//! What is common to the refusals of settings.
 
 /// The exit code when the settings prevent the start (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
-
-/// Every problem that was found, each as one sentence that names the variable, the value unless that is secret, and
-/// what is accepted; never empty.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct ConfigError(pub Vec<String>);
 
 /// A value for use in a sentence: quoted, escaped so that it is on one line, and cut after 80 characters.
 pub(super) fn shown(value: &str) -> String {

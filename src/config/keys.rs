@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 use toml::value::Datetime;
@@ -50,35 +51,34 @@ impl Right {
     }
 }
 
-/// A key for all names; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlainKey {
-    pub key: Secret,
-    pub right: Right,
-    /// The key is from a `*_PREVIOUS` variable: it is being replaced.
-    pub previous: bool,
-}
-
 /// One entry of `KEYS_FILE`. If several entries have the same key, it has the rights of all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ScopedKey {
     /// Name of the key in log lines and events.
+    #[serde(deserialize_with = "name")]
     pub name: SmolStr,
     /// SHA-256 of the key.
+    #[serde(deserialize_with = "digest")]
     pub sha256: [u8; 32],
+    #[serde(rename = "rights")]
     pub right: Right,
     /// The key is for names that begin with one of these, byte for byte. An empty prefix matches every name.
+    #[serde(deserialize_with = "prefixes")]
     pub prefixes: Vec<String>,
-    /// From this moment on the key is not accepted.
+    /// From this moment on the key is not accepted: the end, in UTC, of the day in the file.
+    #[serde(default, deserialize_with = "end_of_day")]
     pub expires: Option<SystemTime>,
 }
 
 /// The keys that are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// `API_KEY` alone, or for each right its key and then its `*_PREVIOUS` key. READ, LOCK and WRITE have at
-    /// least one key each.
-    pub plain: Vec<PlainKey>,
+    /// The keys for all names, none of them empty: `API_KEY` alone, or one for each right. READ, LOCK and WRITE have
+    /// theirs.
+    pub current: Vec<(Right, Secret)>,
+    /// The keys of `*_PREVIOUS` variables, which are being replaced.
+    pub previous: Vec<(Right, Secret)>,
     /// The entries of `KEYS_FILE`.
     pub scoped: Vec<Arc<ScopedKey>>,
 }
@@ -102,21 +102,26 @@ pub fn plain_key_variables() -> impl Iterator<Item = &'static str> {
     pairs.flat_map(|(_, name, name_previous)| [name, name_previous])
 }
 
+impl Keys {
+    /// The keys for all names.
+    fn plain(&self) -> impl Iterator<Item = &(Right, Secret)> {
+        self.current.iter().chain(&self.previous)
+    }
+}
+
 /// Reads all keys and reports what is wrong with them.
 pub(super) fn read(reader: &mut Reader) -> Keys {
-    let scoped = scoped_keys(reader).into_iter().map(Arc::new).collect();
-    let plain = match reader.key("API_KEY") {
+    let mut keys = Keys {
+        scoped: scoped_keys(reader),
+        ..Keys::default()
+    };
+    match reader.key("API_KEY") {
         Some(key) => {
             refuse_beside_api_key(reader);
-            vec![PlainKey {
-                key,
-                right: Right::Write,
-                previous: false,
-            }]
+            keys.current.push((Right::Write, key));
         }
-        None => plain_keys(reader),
-    };
-    let keys = Keys { plain, scoped };
+        None => plain_keys(reader, &mut keys),
+    }
     refuse_one_key_twice(reader, &keys);
     warn_of_known_keys(reader, &keys);
     keys
@@ -135,12 +140,12 @@ fn refuse_beside_api_key(reader: &mut Reader) {
 
 /// A key for all names has no entry in `KEYS_FILE` beside it, so that its rights are told in one place.
 fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
-    for plain in &keys.plain {
-        let digest: [u8; 32] = Sha256::digest(plain.key.expose()).into();
+    for (right, key) in keys.plain() {
+        let digest: [u8; 32] = Sha256::digest(key.expose()).into();
         for entry in keys.scoped.iter().filter(|e| e.sha256 == digest) {
             let sentence = format!(
                 "KEYS_FILE has the {} key, which is for all names, as {:?}; accepted in KEYS_FILE are keys that no RESOURCE_* variable has, nor API_KEY.",
-                plain.right.key_name(),
+                right.key_name(),
                 entry.name
             );
             reader.problems.push(sentence);
@@ -150,17 +155,17 @@ fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
 
 /// Warns of keys that are in the published example files.
 fn warn_of_known_keys(reader: &mut Reader, keys: &Keys) {
-    let known = |plain: &PlainKey| {
-        let key = plain.key.expose();
+    let known = |(_, key): &(Right, Secret)| {
+        let key = key.expose();
         key.contains("change-me") || key.starts_with("development-")
     };
-    if keys.plain.iter().any(known) {
+    if keys.plain().any(known) {
         let warning = "A key is one of those in the example files, which everybody knows; make others with `openssl rand -hex 32`.";
         reader.origins.warnings.push(warning.to_owned());
     }
 }
 
-fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
+fn scoped_keys(reader: &mut Reader) -> Vec<Arc<ScopedKey>> {
     let Some(path) = reader.text("KEYS_FILE").map(PathBuf::from) else {
         return Vec::new();
     };
@@ -173,9 +178,8 @@ fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
     })
 }
 
-/// For each right its key, then its `*_PREVIOUS` key.
-fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
-    let mut keys = Vec::new();
+/// Reads the keys of all rights, and their `*_PREVIOUS` keys.
+fn plain_keys(reader: &mut Reader, keys: &mut Keys) {
     for (right, name, name_previous) in PLAIN_KEYS {
         let problems_before = reader.problems.len();
         let current = reader.key(name);
@@ -191,32 +195,16 @@ fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
             let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
             reader.problems.push(sentence.to_owned());
         }
-        for (key, previous) in [(current, false), (previous, true)] {
-            keys.extend(key.map(|key| PlainKey {
-                key,
-                right,
-                previous,
-            }));
-        }
+        keys.current.extend(current.map(|key| (right, key)));
+        keys.previous.extend(previous.map(|key| (right, key)));
     }
-    keys
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysFile {
     #[serde(default)]
-    key: Vec<KeyEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyEntry {
-    name: String,
-    sha256: String,
-    rights: Right,
-    prefixes: Vec<String>,
-    expires: Option<Datetime>,
+    key: Vec<Arc<ScopedKey>>,
 }
 
 /// The SHA-256 of a key in hexadecimal digits, as `KEYS_FILE` has it.
@@ -226,12 +214,12 @@ pub fn key_hash(key: &str) -> String {
 }
 
 /// # Errors
-/// A sentence. It has the number of the line or of the entry, and the entry's name, but no hash.
-fn read_file(path: &Path) -> Result<Vec<ScopedKey>, String> {
+/// A sentence with the number of the line. It has no value of the file: that may be a key in the wrong place.
+fn read_file(path: &Path) -> Result<Vec<Arc<ScopedKey>>, String> {
     parse(&sources::read_text(path).map_err(|error| error.to_string())?)
 }
 
-fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
+fn parse(text: &str) -> Result<Vec<Arc<ScopedKey>>, String> {
     let file: KeysFile = toml::from_str(text).map_err(|error| {
         let line = error
             .span()
@@ -243,62 +231,69 @@ fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
         // A file that is rewritten in place is empty for a moment; that must not revoke every key in it.
         return Err("it has no [[key]] entry; for no keys, leave KEYS_FILE unset".to_owned());
     }
-    let entries = file.key.into_iter().enumerate();
-    let keys = entries.map(|(n, entry)| {
-        let name = entry.name.clone();
-        scoped(entry).map_err(|why| format!("entry {} ({name:?}): {why}", n + 1))
-    });
-    keys.collect()
+    Ok(file.key)
 }
 
-/// The message of the parser, without the value that it is about: that may be a key in the wrong place.
+/// The message of the parser, without the value that it is about.
 fn without_value(text: &str, error: &toml::de::Error) -> String {
     let message = error.message();
     let value = error.span().and_then(|span| text.get(span));
     let value = value.map_or("", |value| value.trim_matches(['"', '\'']));
-    match value.is_empty() || message.starts_with("unknown field") {
+    let has_none = ACCEPTED.contains(&message) || message.starts_with("unknown field");
+    match value.is_empty() || has_none {
         true => message.to_owned(),
         false => message.replace(value, "…"),
     }
 }
 
-fn scoped(entry: KeyEntry) -> Result<ScopedKey, String> {
-    let visible = |name: &str| name.bytes().all(|byte| byte.is_ascii_graphic());
-    if !(1..=64).contains(&entry.name.len()) || !visible(&entry.name) {
-        return Err("name takes 1 to 64 visible ASCII characters".to_owned());
-    }
-    if entry.prefixes.is_empty() {
-        return Err("prefixes is empty; [\"\"] stands for all names".to_owned());
-    }
-    Ok(ScopedKey {
-        name: entry.name.into(),
-        sha256: digest(&entry.sha256)
-            .ok_or("sha256 takes the 64 hexadecimal digits that hash-key prints")?,
-        right: entry.rights,
-        prefixes: entry.prefixes,
-        expires: entry.expires.map(|date| end_of(&date)).transpose()?,
-    })
+/// What is accepted as a name, a digest, prefixes and a date.
+const ACCEPTED: [&str; 4] = [
+    "name takes 1 to 64 visible ASCII characters",
+    "sha256 takes the 64 hexadecimal digits that hash-key prints",
+    "prefixes is empty; [\"\"] stands for all names",
+    "expires takes a date such as 2027-01-31",
+];
+
+fn name<'de, D: Deserializer<'de>>(value: D) -> Result<SmolStr, D::Error> {
+    let name = SmolStr::deserialize(value)?;
+    let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = (1..=64).contains(&name.len()) && is_visible;
+    fits.then_some(name)
+        .ok_or_else(|| D::Error::custom(ACCEPTED[0]))
 }
 
-fn digest(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    let digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    for (n, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.then(|| &text[2 * n..2 * n + 2])?, 16).ok()?;
+fn digest<'de, D: Deserializer<'de>>(value: D) -> Result<[u8; 32], D::Error> {
+    let text = String::deserialize(value)?;
+    let refused = || D::Error::custom(ACCEPTED[1]);
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(refused());
     }
-    Some(digest)
+    let mut digest = [0; 32];
+    for (n, byte) in digest.iter_mut().enumerate() {
+        let digits = &text[2 * n..2 * n + 2];
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| refused())?;
+    }
+    Ok(digest)
+}
+
+fn prefixes<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    let prefixes = Vec::deserialize(value)?;
+    let fits = !prefixes.is_empty();
+    fits.then_some(prefixes)
+        .ok_or_else(|| D::Error::custom(ACCEPTED[2]))
 }
 
 /// The end of this day in UTC: a key is still accepted on the day on which it expires.
-fn end_of(date: &Datetime) -> Result<SystemTime, String> {
-    let accepted = "expires takes a date such as 2027-01-31";
+fn end_of_day<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SystemTime>, D::Error> {
+    let refused = || D::Error::custom(ACCEPTED[3]);
+    let date = Datetime::deserialize(value)?;
     let (Some(_), None) = (date.date, date.time) else {
-        return Err(accepted.to_owned());
+        return Err(refused());
     };
     let begins = humantime::parse_rfc3339(&format!("{date}T00:00:00Z"));
     begins
-        .map(|begins| begins + DAY)
-        .map_err(|_| accepted.to_owned())
+        .map(|begins| Some(begins + DAY))
+        .map_err(|_| refused())
 }
 
 #[cfg(test)]
@@ -338,7 +333,7 @@ mod tests {
             ];
             let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let refused = crate::config::Settings::from_pairs(pairs, None).err();
-            refused.map_or_else(String::new, |error| error.to_string())
+            refused.unwrap_or_default()
         };
         assert!(problems("secret").contains("\"billing\""));
         assert_eq!(problems("another-key"), "");
@@ -360,19 +355,35 @@ mod tests {
     fn what_is_not_accepted_is_named() {
         for (more, part) in [
             ("rights = \"all\"\nprefixes = [\"\"]", "line 4"),
-            ("rights = \"read\"\nprefixes = []", "entry 1"),
+            (
+                "rights = \"read\"\nprefixes = []",
+                "line 5: prefixes is empty",
+            ),
             ("rights = \"read\"", "prefixes"),
             ("rights = \"read\"\nprefixes = [\"\"]\nkey = \"x\"", "key"),
             (
                 "rights = \"read\"\nprefixes = [\"\"]\nexpires = 10:00:00",
-                "2027-01-31",
+                "line 6: expires takes a date such as 2027-01-31",
             ),
         ] {
             let error = parse(&entry(more)).unwrap_err();
             assert!(error.contains(part), "{more}: {error}");
         }
-        let short = "[[key]]\nname = \"a\"\nsha256 = \"ab\"\nrights = \"read\"\nprefixes = [\"\"]";
-        assert!(parse(short).unwrap_err().contains("64 hexadecimal"));
+        for (name, sha256, why) in [
+            ("a", "ab", "line 3: sha256 takes the 64 hexadecimal digits"),
+            (
+                "a b",
+                "ab",
+                "line 2: name takes 1 to 64 visible ASCII characters",
+            ),
+        ] {
+            let names = format!("[[key]]\nname = \"{name}\"\nsha256 = \"{sha256}\"\n");
+            let refused = parse(&(names + "rights = \"read\"\nprefixes = [\"\"]"));
+            assert!(
+                refused.as_ref().is_err_and(|e| e.starts_with(why)),
+                "{refused:?}"
+            );
+        }
         for none in ["", "\n# no key\n", "key = []"] {
             let refused = parse(none).unwrap_err();
             assert!(refused.contains("no [[key]] entry"), "{none:?}: {refused}");

@@ -21,7 +21,7 @@
 //! | `summary` | the lines for the start-up log |
 //! | `memory` | the memory limit of a container |
 //! | `misspelt` | unknown names that look like known ones |
-//! | `error` | problems, all at once, as sentences |
+//! | `error` | the exit code of refused settings, and values as problems show them |
 
 mod dotenv;
 mod error;
@@ -38,8 +38,8 @@ mod summary;
 mod tls;
 pub mod variables;
 
-pub use error::{ConfigError, EXIT_CONFIG};
-pub use keys::{Keys, PlainKey, Right, ScopedKey, key_hash, plain_key_variables};
+pub use error::EXIT_CONFIG;
+pub use keys::{Keys, Right, ScopedKey, key_hash, plain_key_variables};
 pub use secret::Secret;
-pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};
-pub use sources::{Origins, SetVariable, SettingOrigin, secret_in};
+pub use settings::{HttpSettings, Settings, StoreKind};
+pub use sources::{Origins, SettingOrigin, secret_in};

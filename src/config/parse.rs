@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Secret;
 use super::error::shown;
-use super::sources::{Reader, SetVariable, SettingOrigin, secret_in};
+use super::sources::{Reader, SettingOrigin, secret_in};
 use super::variables::{self, AcceptedValues, Variable};
 
 impl Reader {
@@ -33,15 +33,11 @@ impl Reader {
         if value.is_empty() {
             return None;
         }
-        self.origins.set.push(SetVariable {
-            name,
-            origin,
-            shown: if variable.secret {
-                Secret::new(&*value).to_string()
-            } else {
-                shown(&value)
-            },
-        });
+        let shown = match variable.secret {
+            true => Secret::new(&*value).to_string(),
+            false => shown(&value),
+        };
+        self.origins.set.push((name, origin, shown));
         Some((variable, origin, value))
     }
 

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use super::parse::default_of;
 use super::sources::Reader;
 use super::variables::WORKERS_MAX;
-use super::{ConfigError, HttpSettings, Settings, StoreKind};
+use super::{HttpSettings, Settings, StoreKind};
 use super::{keys, memory, store, tls};
-use crate::lock::{Limits, Millis, Profile, Seconds};
+use crate::lock::{Millis, Profile, Seconds, Terms};
 use crate::shared::server_state::ServerSettings;
 
 /// How long a resource that nobody uses stays in memory.
@@ -24,8 +24,9 @@ impl Settings {
     ///
     /// # Errors
     /// All problems at once: a file that cannot be read, lines that are not understood, values that are
-    /// not accepted, settings that contradict each other.
-    pub fn load(file: Option<PathBuf>) -> Result<Settings, ConfigError> {
+    /// not accepted, settings that contradict each other. Each is a sentence on a line of its own, which names the
+    /// variable, the value unless that is secret, and what is accepted.
+    pub fn load(file: Option<PathBuf>) -> Result<Settings, String> {
         Settings::from_reader(Reader::of_process(file)?)
     }
 
@@ -38,14 +39,14 @@ impl Settings {
     pub fn from_pairs(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<(PathBuf, String)>,
-    ) -> Result<Settings, ConfigError> {
+    ) -> Result<Settings, String> {
         Settings::from_reader(Reader::new(environment, file))
     }
 
-    fn from_reader(mut reader: Reader) -> Result<Settings, ConfigError> {
+    fn from_reader(mut reader: Reader) -> Result<Settings, String> {
         // Variables in lines that could not be read would be reported again, as missing.
         if !reader.problems.is_empty() {
-            return Err(ConfigError(reader.problems));
+            return Err(reader.problems.join("\n"));
         }
         let keys = keys::read(&mut reader);
         let (mut store, store_timeout, listing_timeout) = store::read(&mut reader);
@@ -62,7 +63,7 @@ impl Settings {
             wait_ms: wait.as_millis() as u64,
             store_timeout_ms: store_timeout.as_millis() as u64,
             listing_timeout_ms: listing_timeout.as_millis() as u64,
-            limits: limits(&mut reader),
+            terms: terms(&mut reader, compatibility.unwrap_or_default()),
             waiters_max: reader.integer("MAX_WAITERS"),
             selectors_max: reader.integer("MAX_SELECTORS"),
             history_per_resource: reader.integer("HISTORY_PER_RESOURCE"),
@@ -74,7 +75,7 @@ impl Settings {
         let log_filter = log_filter(&mut reader);
         let access_log = reader.flag("ACCESS_LOG");
         if !reader.problems.is_empty() {
-            return Err(ConfigError(reader.problems));
+            return Err(reader.problems.join("\n"));
         }
         Ok(Settings {
             http,
@@ -131,7 +132,7 @@ fn http(reader: &mut Reader) -> HttpSettings {
         port: reader.integer("HTTP_PORT"),
         workers: reader.integer_or("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX)),
         keep_alive: reader.seconds("KEEP_ALIVE_SECONDS"),
-        tls: tls::files(reader),
+        tls: tls::certified(reader),
         connections_max: reader.integer_or("MAX_CONNECTIONS", connections_max()),
         request_head_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS"),
         body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS"),
@@ -199,7 +200,7 @@ fn waits(reader: &mut Reader) -> (Duration, Duration) {
     (wait, wait_max)
 }
 
-fn limits(reader: &mut Reader) -> Limits {
+fn terms(reader: &mut Reader, profile: Profile) -> Terms {
     let claim = reader.seconds("CLAIM_SECONDS");
     let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS");
     at_most(
@@ -208,7 +209,8 @@ fn limits(reader: &mut Reader) -> Limits {
         ("TICKET_TTL_SECONDS", ticket_ttl),
     );
     let lease_seconds_max: u32 = reader.integer("MAX_LEASE_SECONDS");
-    Limits {
+    Terms {
+        profile,
         claim_ms: claim.as_millis() as u64,
         ticket_ttl_ms: ticket_ttl.as_millis() as u64,
         lease_seconds_max: Seconds::new(i64::from(lease_seconds_max)).unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::sign::CertifiedKey;
 
 use super::{Keys, Origins};
 use crate::shared::server_state::ServerSettings;
@@ -48,8 +49,8 @@ pub struct HttpSettings {
     pub workers: usize,
     /// `KEEP_ALIVE_SECONDS`: how long an idle connection is kept; zero closes after each answer.
     pub keep_alive: Duration,
-    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`; `None` is plain HTTP.
-    pub tls: Option<TlsFiles>,
+    /// `TLS_CERT_FILE`, and the certificate that was read from it with its key; `None` is plain HTTP.
+    pub tls: Option<(PathBuf, CertifiedKey)>,
     /// `MAX_BODY_BYTES`: a larger request body is answered 413.
     pub body_bytes_max: usize,
     /// `MAX_CONNECTIONS`: open connections over all workers.
@@ -72,15 +73,6 @@ impl HttpSettings {
             None => "http",
         }
     }
-}
-
-/// The server's certificate and its private key, in PEM. Both files were readable and valid when the settings
-/// were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate chain, the server's own certificate first.
-    pub cert: PathBuf,
-    pub key: PathBuf,
 }
 
 /// Where state is kept: `STORE`.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, dotenv, misspelt, variables};
+use super::{dotenv, misspelt, variables};
 
 /// Where the file is looked for, in this order, if `CONFIG_FILE` names none: the place of the original
 /// server, then the working directory.
@@ -35,22 +35,14 @@ impl fmt::Display for SettingOrigin {
     }
 }
 
-/// A variable that was set, and not to an empty value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetVariable {
-    pub name: &'static str,
-    pub origin: SettingOrigin,
-    /// The value in quotes, or `(hidden)` for a secret.
-    pub shown: String,
-}
-
 /// Where each setting came from, for the start-up log.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// The variables that were set, in the order in which they were read. All others have their defaults.
-    pub set: Vec<SetVariable>,
+    /// The variables that were set, and not to an empty value, in the order in which they were read: the name, the
+    /// origin, and the value in quotes, or `(hidden)` for a secret. All others have their defaults.
+    pub set: Vec<(&'static str, SettingOrigin, String)>,
     /// Things that look wrong but are no errors, one sentence each.
     pub warnings: Vec<String>,
     /// The file of settings and the files that settings name. When one of them changes, the settings are read
@@ -99,11 +91,11 @@ impl Reader {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn of_process(named: Option<PathBuf>) -> Result<Reader, ConfigError> {
+    pub fn of_process(named: Option<PathBuf>) -> Result<Reader, String> {
         let (environment, problems) = utf8_only(std::env::vars_os());
         let named = named.or_else(|| file_of(&environment));
         let places = DEFAULT_FILES.map(Path::new);
-        let file = find_and_read(named, &places).map_err(|problem| ConfigError(vec![problem]))?;
+        let file = find_and_read(named, &places)?;
         let mut reader = Reader::new(environment, file);
         reader.problems.extend(problems);
         Ok(reader)

@@ -102,7 +102,7 @@ pub(super) fn is_host(text: &str) -> bool {
 fn mysql_tls(reader: &mut Reader) -> Tls {
     let words = ["off", "required", "verify-ca", "verify-identity"];
     let choice = reader.choice("MYSQL_TLS", &words.map(|word| (word, word)));
-    let ca_file = certificate_file(reader, "MYSQL_TLS_CA_FILE");
+    let ca_file = certificate_file(reader, "MYSQL_TLS_CA_FILE").map(|(path, _)| path);
     let host = choice == Some("verify-identity");
     if host || choice == Some("verify-ca") {
         return Tls::Verified { ca_file, host };

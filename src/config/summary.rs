@@ -41,7 +41,7 @@ impl Settings {
             compatibility,
         ];
         let set = self.origins.set.iter();
-        lines.extend(set.map(|set| format!("{}={} ({})", set.name, set.shown, set.origin)));
+        lines.extend(set.map(|(name, origin, shown)| format!("{name}={shown} ({origin})")));
         lines
     }
 
@@ -50,7 +50,7 @@ impl Settings {
         let set = &self.origins.set;
         let unset = VARIABLES
             .iter()
-            .filter(|variable| set.iter().all(|set| set.name != variable.name));
+            .filter(|variable| set.iter().all(|(name, ..)| *name != variable.name));
         let defaults = unset.map(|variable| match variable.default {
             "" => format!("{} is not set", variable.name),
             default => format!("{}: {default} (default)", variable.name),

@@ -6,26 +6,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::TlsFiles;
 use super::sources::{Reader, read_bytes};
-
-impl TlsFiles {
-    /// Reads both files.
-    ///
-    /// # Errors
-    /// A sentence that names the file and what is wrong with it; also when the key does not belong to the
-    /// certificate.
-    pub fn certified_key(&self) -> Result<CertifiedKey, String> {
-        let (cert, key) = (self.cert.display(), self.key.display());
-        let chain = certificates(&self.cert)
-            .map_err(|why| format!("{cert} gives no certificate ({why})."))?;
-        let private =
-            private_key(&self.key).map_err(|why| format!("{key} gives no private key ({why})."))?;
-        CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider()).map_err(
-            |error| format!("{key} is not the key of the certificate in {cert} ({error})."),
-        )
-    }
-}
 
 /// # Errors
 /// Why no certificate was read: the error of the system, or what is wrong with the PEM.
@@ -54,25 +35,25 @@ fn in_words(error: pem::Error) -> String {
     }
 }
 
-/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
-pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
+/// The file of `TLS_CERT_FILE`, and its certificate with the key of `TLS_KEY_FILE`.
+pub(super) fn certified(reader: &mut Reader) -> Option<(PathBuf, CertifiedKey)> {
     let problems_before = reader.problems.len();
     let cert = certificate_file(reader, "TLS_CERT_FILE");
-    let key = pem_file(
-        reader,
-        "TLS_KEY_FILE",
-        "a readable file with a private key in PEM",
-        |path| private_key(path).map(drop),
-    );
+    let accepted = "a readable file with a private key in PEM";
+    let key = pem_file(reader, "TLS_KEY_FILE", accepted, private_key);
     match (cert, key) {
-        (Some(cert), Some(key)) => {
-            reader.origins.watched.extend([cert.clone(), key.clone()]);
-            let files = TlsFiles { cert, key };
-            if let Err(sentence) = files.certified_key() {
-                let sentence = format!("TLS_KEY_FILE is not accepted: {sentence}");
+        (Some((cert, chain)), Some((key, private))) => {
+            let provider = rustls::crypto::ring::default_provider();
+            let certified = CertifiedKey::from_der(chain, private, &provider);
+            let certified = certified.inspect_err(|error| {
+                let (cert, key) = (cert.display(), key.display());
+                let sentence = format!(
+                    "TLS_KEY_FILE is not accepted: {key} is not the key of the certificate in {cert} ({error})."
+                );
                 reader.problems.push(sentence);
-            }
-            Some(files)
+            });
+            reader.origins.watched.extend([cert.clone(), key]);
+            certified.ok().map(|certified| (cert, certified))
         }
         (None, None) => None,
         (cert, _) => {
@@ -91,28 +72,29 @@ pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
     }
 }
 
-pub(super) fn certificate_file(reader: &mut Reader, name: &'static str) -> Option<PathBuf> {
+/// The path in a variable, and the certificates in that file.
+pub(super) fn certificate_file(
+    reader: &mut Reader,
+    name: &'static str,
+) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
     let accepted = "a readable file with certificates in PEM";
-    pem_file(reader, name, accepted, |path| certificates(path).map(drop))
+    pem_file(reader, name, accepted, certificates)
 }
 
-/// The path in a variable, if `check` accepts the file; else the problem says why.
-fn pem_file(
+/// The path in a variable, and what `read` found in the file; if that is nothing, the problem says why.
+fn pem_file<T>(
     reader: &mut Reader,
     name: &'static str,
     accepted: &str,
-    check: impl FnOnce(&Path) -> Result<(), String>,
-) -> Option<PathBuf> {
+    read: impl FnOnce(&Path) -> Result<T, String>,
+) -> Option<(PathBuf, T)> {
     let mut why = String::new();
-    let path = reader.parsed(name, accepted, |value| match check(Path::new(value)) {
-        Ok(()) => Some(PathBuf::from(value)),
-        Err(reason) => {
-            why = reason;
-            None
-        }
+    let found = reader.parsed(name, accepted, |value| {
+        let found = read(Path::new(value)).map_err(|reason| why = reason);
+        found.ok().map(|found| (PathBuf::from(value), found))
     });
     if let (false, Some(problem)) = (why.is_empty(), reader.problems.last_mut()) {
         *problem = format!("{}: {why}.", problem.trim_end_matches('.'));
     }
-    path
+    found
 }

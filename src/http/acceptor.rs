@@ -1,4 +1,4 @@
-//! Prepares an accepted connection for HTTP: a permit, detection of a dead peer, a TLS handshake.
+//! Prepares an accepted connection for HTTP: its limits, detection of a dead peer, a TLS handshake.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -9,12 +9,13 @@ use actix_http::Protocol;
 use actix_http::error::{DispatchError, ParseError};
 use actix_web::rt::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
-use super::connection::{Connection, Wire};
-use super::connection_limit::{
-    ConnectionLimit, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_MANY, TOO_SLOW,
+use super::connection::{Connection, ConnectionState};
+use super::connection_limits::{
+    ConnectionLimits, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_MANY, TOO_SLOW,
 };
 
 /// Time after which a client that went silent without closing its connection counts as gone. TCP keep-alive
@@ -22,54 +23,42 @@ use super::connection_limit::{
 /// too.
 const DEAD_PEER: Duration = Duration::from_secs(20);
 
-/// Prepares the connections of one worker.
-pub struct Acceptor {
-    pub limit: Arc<ConnectionLimit>,
-    /// How long a client may take for the TLS handshake, and then for the first head.
-    pub head_max: Duration,
-    /// How long it may be from one answer to the end of the next request's head.
-    pub quiet_max: Duration,
-    pub tls: Option<TlsAcceptor>,
+/// Makes a connection that HTTP can be served on, with the address of its peer. `None`: it is refused, or the
+/// client has closed it.
+pub async fn accept(
+    limits: Arc<ConnectionLimits>,
+    tls: Option<TlsAcceptor>,
+    stream: TcpStream,
+) -> Option<(Connection, Protocol, Option<SocketAddr>)> {
+    let Some(state) = ConnectionState::open(&limits) else {
+        refuse(&limits, TOO_MANY, &"the reserve is used up");
+        return None;
+    };
+    watch_peer(&stream);
+    let peer = stream.peer_addr().ok()?;
+    let wire = match tls {
+        None => Either::Left(stream),
+        Some(tls) => {
+            let shaken = timeout(limits.head_max, tls.accept(stream)).await;
+            let shaken = shaken.unwrap_or_else(|late| Err(late.into()));
+            let refused = |error: std::io::Error| refuse(&limits, HANDSHAKE, &error);
+            Either::Right(Box::new(shaken.map_err(refused).ok()?))
+        }
+    };
+    let connection = Connection::new(wire, state);
+    Some((connection, Protocol::Http1, Some(peer)))
 }
 
-impl Acceptor {
-    /// Makes a connection that HTTP can be served on, with the address of its peer. `None`: it is refused, or the
-    /// client has closed it.
-    pub async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Option<(Connection, Protocol, Option<SocketAddr>)> {
-        let Some(permit) = self.limit.take() else {
-            self.refuse(TOO_MANY, &"the reserve is used up");
-            return None;
-        };
-        watch_peer(&stream);
-        let peer = stream.peer_addr().ok()?;
-        let refuse = |error: std::io::Error| self.refuse(HANDSHAKE, &error);
-        let wire = self.shake_hands(stream).await.map_err(refuse).ok()?;
-        let connection = Connection::new(wire, permit, self.head_max, self.quiet_max);
-        Some((connection, Protocol::Http1, Some(peer)))
-    }
+/// Counts a refusal. It belongs to no request, so no access log shows it.
+fn refuse(limits: &ConnectionLimits, reason: &str, why: &dyn Debug) {
+    limits.count_refusal(reason);
+    log::debug!("a connection was refused ({reason}): {why:?}");
+}
 
-    async fn shake_hands(&self, stream: TcpStream) -> std::io::Result<Wire> {
-        let Some(tls) = &self.tls else {
-            return Ok(Either::Left(stream));
-        };
-        let stream = tokio::time::timeout(self.head_max, tls.accept(stream)).await??;
-        Ok(Either::Right(Box::new(stream)))
-    }
-
-    /// Counts a refusal. It belongs to no request, so no access log shows it.
-    fn refuse(&self, reason: &str, why: &dyn Debug) {
-        self.limit.count_refusal(reason);
-        log::debug!("a connection was refused ({reason}): {why:?}");
-    }
-
-    /// Counts a connection that HTTP ended, if that was the server's doing.
-    pub fn note(&self, error: &DispatchError) {
-        if let Some(reason) = reason(error) {
-            self.refuse(reason, error);
-        }
+/// Counts a connection that HTTP ended, if that was the server's doing.
+pub fn note(limits: &ConnectionLimits, error: &DispatchError) {
+    if let Some(reason) = reason(error) {
+        refuse(limits, reason, error);
     }
 }
 

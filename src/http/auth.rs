@@ -66,14 +66,15 @@ impl KnownKey {
 /// keys are compared only if no plain key matches.
 pub fn identify(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
     let mut known: Option<KnownKey> = None;
-    for (index, plain) in keys.plain.iter().enumerate() {
-        let same = bool::from(plain.key.expose().as_bytes().ct_eq(presented));
-        if same && known.as_ref().is_none_or(|known| known.right < plain.right) {
+    let plain = keys.current.iter().chain(&keys.previous);
+    for (index, (right, key)) in plain.enumerate() {
+        let same = bool::from(key.expose().as_bytes().ct_eq(presented));
+        if same && known.as_ref().is_none_or(|known| known.right < *right) {
             known = Some(KnownKey {
                 index,
-                name: SmolStr::new_static(plain.right.key_name()),
-                right: plain.right,
-                previous: plain.previous,
+                name: SmolStr::new_static(right.key_name()),
+                right: *right,
+                previous: index >= keys.current.len(),
                 entries: None,
             });
         }
@@ -94,7 +95,7 @@ fn identify_scoped(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
             continue;
         }
         let known = known.get_or_insert_with(|| KnownKey {
-            index: keys.plain.len() + index,
+            index: keys.current.len() + keys.previous.len() + index,
             name: entry.name.clone(),
             right: entry.right,
             previous: false,
@@ -109,26 +110,15 @@ fn identify_scoped(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PlainKey, Secret};
-
-    fn plain(key: &str, right: Right, previous: bool) -> PlainKey {
-        let key = Secret::new(key);
-        PlainKey {
-            key,
-            right,
-            previous,
-        }
-    }
+    use crate::config::Secret;
 
     #[test]
     fn where_keys_are_equal_the_highest_right_wins() {
+        let plain = |right, key| (right, Secret::new(key));
         let keys = Keys {
-            plain: vec![
-                plain("same", Right::Write, false),
-                plain("same", Right::Read, true),
-                plain("other", Right::Lock, true),
-            ],
-            ..Keys::default()
+            current: vec![plain(Right::Write, "same")],
+            previous: vec![plain(Right::Read, "same"), plain(Right::Lock, "other")],
+            scoped: Vec::new(),
         };
         let right = |key: &[u8]| identify(&keys, key).map(|known| (known.right, known.previous));
         assert_eq!(right(b"same"), Some((Right::Write, false)));

@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::connection_limit::{Permit, TOO_SLOW};
+use super::connection_limits::{ConnectionLimits, TOO_SLOW};
 
 /// Largest head of a request, in bytes. A single read may go beyond it.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -43,9 +44,12 @@ const FRAMEWORK_CLOCK: Duration = Duration::from_millis(500);
 /// The stream below: TCP, or TLS over TCP.
 pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// The state of the latest request on a connection, shared by the middleware and the [`Connection`].
-#[derive(Default)]
+/// An open connection and the state of its latest request, shared by the middleware and the [`Connection`]. It counts
+/// as open until this is dropped.
 pub struct ConnectionState {
+    limits: Arc<ConnectionLimits>,
+    /// Beyond the limit: only the routes about the server are answered on this connection.
+    pub reserved: bool,
     /// Since when no request is under way and nothing was written; `None` while a request is under way.
     quiet_since: Cell<Option<Instant>>,
     /// Bytes of the latest request's body that may still arrive.
@@ -60,11 +64,25 @@ pub struct ConnectionState {
     begun: Cell<bool>,
     /// The answer is an endless stream, and the send buffer was not limited yet.
     streams: Cell<bool>,
-    /// Only the routes about the server are answered on this connection.
-    pub reserved: bool,
 }
 
 impl ConnectionState {
+    /// Counts a new connection; `None` if both the limit and the reserve are used up.
+    pub fn open(limits: &Arc<ConnectionLimits>) -> Option<ConnectionState> {
+        let reserved = limits.open()?;
+        Some(ConnectionState {
+            limits: limits.clone(),
+            reserved,
+            quiet_since: Cell::default(),
+            body_left: Cell::default(),
+            allowance: Cell::new(HEAD_BYTES_MAX),
+            exhausted: Cell::default(),
+            chunked: Cell::default(),
+            begun: Cell::default(),
+            streams: Cell::default(),
+        })
+    }
+
     fn allow(&self, body: usize, besides: usize) {
         self.body_left.set(body);
         self.allowance.set(besides);
@@ -118,6 +136,12 @@ impl ConnectionState {
     }
 }
 
+impl Drop for ConnectionState {
+    fn drop(&mut self) {
+        self.limits.close();
+    }
+}
+
 fn bound_send_buffer(wire: &Wire) {
     let stream = match wire {
         Either::Left(stream) => stream,
@@ -133,31 +157,26 @@ pub struct Connection {
     wire: Wire,
     state: Rc<ConnectionState>,
     opened: Instant,
-    /// How long a client may take to send the first head, and the rest of a chunked body after the answer.
+    /// These two are copied from [`ConnectionLimits`]: every thread that opens a connection writes beside them there,
+    /// which would make reading them slow.
     head_max: Duration,
-    /// How long it may be from one answer to the end of the next request's head.
     quiet_max: Duration,
     /// May fire before the deadline: it is then set again, instead of with every request.
     timer: Pin<Box<Sleep>>,
-    permit: Permit,
 }
 
 impl Connection {
-    pub fn new(wire: Wire, permit: Permit, head_max: Duration, quiet_max: Duration) -> Connection {
+    pub fn new(wire: Wire, state: ConnectionState) -> Connection {
         let now = Instant::now();
+        state.quiet_since.set(Some(now));
+        let (head_max, quiet_max) = (state.limits.head_max, state.limits.quiet_max);
         Connection {
             wire,
-            state: Rc::new(ConnectionState {
-                quiet_since: Cell::new(Some(now)),
-                allowance: Cell::new(HEAD_BYTES_MAX),
-                reserved: permit.reserved,
-                ..ConnectionState::default()
-            }),
+            state: Rc::new(state),
             opened: now,
             head_max,
             quiet_max,
             timer: Box::pin(sleep_until(now + quiet_max)),
-            permit,
         }
     }
 
@@ -239,7 +258,7 @@ impl AsyncWrite for Connection {
         // actix-http does not report that it gave up on a first head.
         let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.head_max;
         if !self.state.begun.replace(true) && slow {
-            self.permit.limit.count_refusal(TOO_SLOW);
+            self.state.limits.count_refusal(TOO_SLOW);
         }
         Pin::new(&mut self.wire).poll_shutdown(cx)
     }

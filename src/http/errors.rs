@@ -2,6 +2,7 @@
 //! are written where it happens.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
@@ -9,7 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
 use super::headers::X_FENCING_TOKEN;
-use super::response_bodies::{ErrorBody, HolderBody};
+use super::response_bodies;
 use crate::lock::{EndReason, FencingToken, Refusal};
 use crate::shared::gate::Closed;
 
@@ -40,11 +41,9 @@ pub enum ApiError {
     SlowBody,
     #[error("Too many connections are open; try again later.")]
     TooManyConnections,
+    /// With the time until the next request may be sent.
     #[error("Too many requests; wait as long as Retry-After says.")]
-    RateLimited,
-    /// The answer would cost other clients too much now; the text says why.
-    #[error("Not now: {0}. Try again.")]
-    TooBusy(&'static str),
+    RateLimited(Duration),
     /// Refused by the resource. With the fencing token if the caller holds the lock.
     #[error("{}", refusal_sentence(.0))]
     Refused(Refusal, Option<FencingToken>),
@@ -141,8 +140,7 @@ impl ApiError {
             ApiError::TooLarge(_) => "body_too_large",
             ApiError::SlowBody => "body_timeout",
             ApiError::TooManyConnections => "too_many_connections",
-            ApiError::RateLimited => "rate_limited",
-            ApiError::TooBusy(_) => "too_busy",
+            ApiError::RateLimited(_) => "rate_limited",
             ApiError::Refused(refusal, _) => refusal_code(refusal),
             ApiError::Taken(..) => "locked",
             ApiError::Closed(closed) => closed.code(),
@@ -210,36 +208,32 @@ fn sentence(closed: &Closed) -> String {
 
 impl ApiError {
     /// The answer with this sentence.
-    pub fn answer(&self, sentence: String) -> HttpResponse {
+    pub fn answer(&self, sentence: &str) -> HttpResponse {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
-            response.insert_header((header::RETRY_AFTER, "1"));
-        }
-        let mut body = ErrorBody {
-            error: sentence,
-            code: self.code(),
-            ..ErrorBody::default()
+        let retry_after = match self {
+            // Whole seconds, more than the wait, so that the client does not come back too early.
+            ApiError::RateLimited(wait) => Some(wait.as_secs() + 1),
+            ApiError::Taken(..) => Some(1),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         };
-        match self {
-            ApiError::Taken(Refusal::Locked { holder, reserved }, _)
-            | ApiError::Refused(Refusal::Locked { holder, reserved }, _) => {
-                let (holder, whole) = (holder.as_deref(), false);
-                body.holder = Some(holder.map(|lease| HolderBody { lease, whole }));
-                body.reserved = Some(*reserved);
-            }
-            ApiError::Refused(Refusal::DeadByForce(forced), _) => {
-                body.forced = Some(forced);
-            }
-            _ => {}
+        if let Some(seconds) = retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds));
         }
-        if let ApiError::Refused(_, Some(token)) | ApiError::Taken(_, Some(token)) = self {
-            response.insert_header((X_FENCING_TOKEN.clone(), token.0));
+        let (refusal, token) = match self {
+            ApiError::Refused(refusal, token) | ApiError::Taken(refusal, token) => {
+                (Some(refusal), *token)
+            }
+            _ => (None, None),
+        };
+        if let Some(FencingToken(token)) = token {
+            response.insert_header((X_FENCING_TOKEN.clone(), token));
         }
-        response.json(body)
+        let body = response_bodies::refused(sentence, self.code(), refusal);
+        response_bodies::json_text(response, body)
     }
 }
 
@@ -251,7 +245,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.answer(self.to_string())
+        self.answer(&self.to_string())
     }
 }
 
@@ -298,8 +292,7 @@ mod tests {
             ApiError::TooLarge(1),
             ApiError::SlowBody,
             ApiError::TooManyConnections,
-            ApiError::RateLimited,
-            ApiError::TooBusy("why"),
+            ApiError::RateLimited(Duration::ZERO),
             ApiError::Closed(Closed::Starting),
             ApiError::Closed(Closed::Standby),
             ApiError::Closed(Closed::StoreAway),
@@ -307,6 +300,7 @@ mod tests {
             ApiError::Closed(Closed::Moving),
             ApiError::Closed(Closed::OwnerUnreachable),
             ApiError::Closed(Closed::AnswerLost),
+            ApiError::Closed(Closed::ListingTooLong),
         ];
         let refusals = refusals.into_iter().map(|r| ApiError::Refused(r, None));
         let every = every.into_iter().chain(refusals);
@@ -318,7 +312,7 @@ mod tests {
             ApiError::Malformed(_) | ApiError::ConditionNotOffered(_) | ApiError::KeyMissing => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::NoRoute => {}
             ApiError::Method(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
-            ApiError::TooManyConnections | ApiError::RateLimited | ApiError::TooBusy(_) => {}
+            ApiError::TooManyConnections | ApiError::RateLimited(_) => {}
             ApiError::Closed(_) => {}
             // Has the code of `Refusal::Locked`.
             ApiError::Taken(..) => {}

@@ -18,17 +18,6 @@ const FORGET_EVERY: u32 = 4096;
 /// [`counted_as`](super::client_address::counted_as) tells clients apart.
 type Counted = (Option<usize>, IpAddr);
 
-/// What is left of one client's limit, for the `RateLimit-*` headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowance {
-    pub limit: u32,
-    pub remaining: u32,
-    /// Seconds until the whole limit is available again, rounded up.
-    pub reset_seconds: u64,
-    /// How long to wait before the next try; `None` if this request may go on.
-    pub retry_after: Option<Duration>,
-}
-
 /// The counters, shared by all workers.
 pub struct RateLimit {
     per_second: NonZeroU32,
@@ -54,26 +43,15 @@ impl RateLimit {
         self.per_second.get()
     }
 
-    /// Counts a request, which may go on unless the result has a `retry_after`.
-    pub fn count(&self, counted: Counted) -> Allowance {
+    /// Counts a request. Returns how many more the client may send at once.
+    ///
+    /// # Errors
+    /// The client has used up its limit: how long to wait before the next try.
+    pub fn count(&self, counted: Counted) -> Result<u32, Duration> {
         self.forget();
         match self.requests.check_key(&counted) {
-            Ok(state) => self.allowance(state.remaining_burst_capacity()),
-            Err(until) => Allowance {
-                retry_after: Some(until.wait_time_from(self.clock.now())),
-                ..self.allowance(0)
-            },
-        }
-    }
-
-    fn allowance(&self, remaining: u32) -> Allowance {
-        let limit = self.per_second();
-        let used = limit.saturating_sub(remaining);
-        Allowance {
-            limit,
-            remaining,
-            reset_seconds: u64::from(used.div_ceil(limit)),
-            retry_after: None,
+            Ok(state) => Ok(state.remaining_burst_capacity()),
+            Err(until) => Err(until.wait_time_from(self.clock.now())),
         }
     }
 
@@ -95,10 +73,8 @@ mod tests {
     #[test]
     fn each_key_and_each_address_has_a_limit_of_its_own() {
         let limit = RateLimit::new(1).unwrap();
-        let passes = |key, address: u8| {
-            let allowance = limit.count((key, IpAddr::from([10, 0, 0, address])));
-            allowance.retry_after.is_none()
-        };
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let passes = |key, last| limit.count((key, address(last))).is_ok();
         assert!(passes(Some(0), 1) && passes(Some(1), 1) && passes(Some(0), 2) && passes(None, 1));
         let passed = (0..1_000).filter(|_| passes(Some(0), 1)).count();
         assert!(passed < 900, "{passed}");

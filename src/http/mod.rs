@@ -19,7 +19,7 @@
 //! | `worker` | state that the handlers of one worker share |
 //! | `acceptor` | an accepted connection before HTTP |
 //! | `connection` | the stream under HTTP: time-outs and read-ahead limits |
-//! | `connection_limit` | how many connections may be open |
+//! | `connection_limits` | how many connections may be open, and how long they may take |
 //! | `page` | the operator's page |
 //! | `limit` | counters of the rate limit |
 //! | `client_address` | the client's address behind proxies |
@@ -32,7 +32,7 @@ pub mod body;
 pub mod client_address;
 pub mod conditions;
 pub mod connection;
-pub mod connection_limit;
+pub mod connection_limits;
 pub mod errors;
 pub mod handlers;
 pub mod headers;

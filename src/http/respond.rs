@@ -3,30 +3,17 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use bytes::Bytes;
 use serde_json::json;
 
 use super::errors::ApiError;
 use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
-use super::response_bodies;
+use super::response_bodies::{self, json_text};
 use crate::lock::command::Grant;
 use crate::lock::names::hex_digits;
 use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
 use crate::resource::messages::{Document, EntityTag, Reply};
 
 pub type Response = Result<HttpResponse, ApiError>;
-
-/// Bytes reserved for a body without its document, with room for a name or two.
-const BODY_BYTES: usize = 256;
-
-static JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// An answer with this JSON text as its body.
-pub fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
-    builder
-        .insert_header((header::CONTENT_TYPE, JSON.clone()))
-        .body(text)
-}
 
 fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
     let digits = ticket.digits();
@@ -90,10 +77,12 @@ pub fn document(
     raw: bool,
 ) -> Response {
     response.insert_header((header::ETAG, &entity_tag(document.tag)[..]));
-    let text = match raw {
-        true => document.json.clone(),
-        false => wrapped(selector, document)?,
-    };
+    if raw {
+        return Ok(json_text(response, document.json.clone()));
+    }
+    // A document is checked to be UTF-8 before it is stored: this cannot fail.
+    let data = std::str::from_utf8(&document.json).map_err(|_| not_told())?;
+    let text = response_bodies::wrapped(selector, document, data);
     Ok(json_text(response, text))
 }
 
@@ -102,16 +91,6 @@ pub fn entity_tag(tag: EntityTag) -> [u8; 34] {
     let mut text = [b'"'; 34];
     text[1..33].copy_from_slice(&hex_digits(tag));
     text
-}
-
-/// The document in the JSON object that the Symfony bundle expects.
-fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
-    // A document is checked to be UTF-8 before it is stored: this cannot fail.
-    let data = std::str::from_utf8(&document.json).map_err(|_| not_told())?;
-    // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
-    let text = Vec::with_capacity(BODY_BYTES + data.len() + data.len() / 8);
-    let text = response_bodies::wrapped(selector, document, data, text);
-    text.map(Bytes::from).map_err(|_| not_told())
 }
 
 /// The answer to GET with `lock=0`.
@@ -144,8 +123,8 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
             answer: Answer::Granted(grant),
             document: None,
         } => {
-            let text = Bytes::from_static(br#"{"unavailable":true}"#);
-            Ok(json_text(granted_head(StatusCode::ACCEPTED, &grant), text))
+            let response = granted_head(StatusCode::ACCEPTED, &grant);
+            Ok(json_text(response, r#"{"unavailable":true}"#))
         }
         Reply::Locked {
             answer:
@@ -161,7 +140,7 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
             with_ended(&mut response, ended);
             response.insert_header((header::RETRY_AFTER, "1"));
             let text = format!(r#"{{"unavailable":true,"position":{position}}}"#);
-            Ok(json_text(response, text.into()))
+            Ok(json_text(response, text))
         }
         other => Err(refusal(other)),
     }
@@ -172,9 +151,7 @@ pub fn lock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
-            let text = response_bodies::granted(&grant, Vec::with_capacity(BODY_BYTES));
-            let text = text.map_err(|_| not_told())?;
-            Ok(json_text(response, text.into()))
+            Ok(json_text(response, response_bodies::granted(&grant)))
         }
         Reply::Lock(Answer::Queued {
             ticket,
@@ -187,7 +164,7 @@ pub fn lock(reply: Reply) -> Response {
             let digits = ticket.digits();
             let digits = digits.escape_ascii();
             let text = format!(r#"{{"locked":false,"ticket":"{digits}","position":{position}}}"#);
-            Ok(json_text(response, text.into()))
+            Ok(json_text(response, text))
         }
         Reply::Refused(by @ Refusal::Locked { .. }, token) => Err(ApiError::Taken(by, token)),
         other => Err(refusal(other)),
@@ -222,25 +199,26 @@ pub fn renew(reply: Reply) -> Response {
         }) => {
             let mut response = HttpResponse::Ok();
             with_token(&mut response, Some(token));
-            let text = Vec::with_capacity(BODY_BYTES);
-            let text = response_bodies::renewed(ttl, expires_at, expires_in_ms, token, text);
-            Ok(json_text(response, text.map_err(|_| not_told())?.into()))
+            let text = response_bodies::renewed(ttl, expires_at, expires_in_ms, token);
+            Ok(json_text(response, text))
         }
         other => Err(refusal(other)),
     }
 }
 
 pub fn unlock(reply: Reply) -> Response {
-    let text = match reply {
-        Reply::Lock(Answer::Unlocked { dead: None }) => Bytes::from_static(br#"{"unlocked":true}"#),
+    match reply {
+        Reply::Lock(Answer::Unlocked { dead: None }) => {
+            Ok(json_text(HttpResponse::Ok(), r#"{"unlocked":true}"#))
+        }
         // In the `php` profile unlock succeeds with a dead ticket too; `code` says why it was dead.
         Reply::Lock(Answer::Unlocked { dead: Some(death) }) => {
             let code = death.map_or("ticket_unknown", EndReason::code);
-            format!(r#"{{"unlocked":true,"code":"{code}"}}"#).into()
+            let text = format!(r#"{{"unlocked":true,"code":"{code}"}}"#);
+            Ok(json_text(HttpResponse::Ok(), text))
         }
-        other => return Err(refusal(other)),
-    };
-    Ok(json_text(HttpResponse::Ok(), text))
+        other => Err(refusal(other)),
+    }
 }
 
 /// The answer to force-unlock. `waiter`: the waiter to remove, if the request named one.

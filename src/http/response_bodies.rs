@@ -1,82 +1,124 @@
 //! The JSON bodies of answers (`docs/protocol.md`, section "Routes").
+//!
+//! They are written by hand, because `serde_json` searches each key for characters to escape: in the body of a grant
+//! that is a fiftieth of the cost of a lock. Bodies that are seldom sent are values of `serde_json`, where they are made.
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use std::io::Write;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::time::Time;
-use crate::lock::command::{Grant, HolderView, PlaceView};
-use crate::lock::rows::Forced;
-use crate::lock::{FencingToken, Millis, Seconds, Selector, Ttl, WallMillis};
-use crate::resource::messages::Document;
+use super::time::rfc3339;
+use crate::lock::command::{Grant, HolderView, PlaceView, Role};
+use crate::lock::{FencingToken, Millis, Refusal, Selector, Ttl, WallMillis};
+use crate::resource::messages::{Description, Document};
 use crate::store::DocumentSize;
 
-/// Body of a refusal.
-#[derive(Default, Serialize)]
-pub struct ErrorBody<'a> {
-    /// A sentence for people.
-    pub error: String,
-    /// The stable code, for programs.
-    pub code: &'a str,
-    /// With code `locked` only: the first lease of somebody else; `null` while the lock is reserved.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Option<HolderBody<'a>>>,
-    /// With code `locked` only: the lock is reserved for a waiter, or for nobody while the lock-delay runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reserved: Option<bool>,
-    /// With code `lease_forced_off` only: who forced the ticket off and why, while that is remembered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forced: Option<&'a Forced>,
+/// Bytes reserved for a body without its document, with room for a name or two.
+const BODY_BYTES: usize = 256;
+
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer with this JSON text as its body.
+pub fn json_text(mut builder: HttpResponseBuilder, text: impl Into<Bytes>) -> HttpResponse {
+    let text: Bytes = text.into();
+    builder
+        .insert_header((header::CONTENT_TYPE, JSON.clone()))
+        .body(text)
 }
 
-/// A lease in a refusal or description.
-pub struct HolderBody<'a> {
-    pub lease: &'a HolderView,
-    /// As in the `holders` of a description; else as in a `holder`.
-    pub whole: bool,
+/// Appends a value. `before`: the text between the previous value and this one.
+fn field<T: Serialize + ?Sized>(text: &mut Vec<u8>, before: &str, value: &T) {
+    text.extend_from_slice(before.as_bytes());
+    // Cannot fail: a vector takes everything, and all values of bodies can be serialised.
+    let written = serde_json::to_writer(text, value);
+    debug_assert!(written.is_ok(), "{written:?}");
 }
 
-impl Serialize for HolderBody<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (lease, whole) = (self.lease, self.whole);
-        let mut body = serializer.serialize_map(None)?;
-        body.serialize_entry("owner", &lease.owner)?;
-        if whole {
-            body.serialize_entry("reason", &lease.reason)?;
-            body.serialize_entry("mode", &lease.mode)?;
+/// Appends a time, or `null`. `before`: as of [`field`].
+fn time(text: &mut Vec<u8>, before: &str, at: Option<WallMillis>) {
+    let written = match at {
+        Some(at) => write!(text, "{before}\"{}\"", rfc3339(at)),
+        None => write!(text, "{before}null"),
+    };
+    // Cannot fail: a vector takes everything.
+    debug_assert!(written.is_ok(), "{written:?}");
+}
+
+/// Appends a list whose items `write` appends. `before`: as of [`field`].
+fn list<T>(text: &mut Vec<u8>, before: &str, items: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+    text.extend_from_slice(before.as_bytes());
+    text.push(b'[');
+    for (n, item) in items.iter().enumerate() {
+        if n > 0 {
+            text.push(b',');
         }
-        body.serialize_entry("acquiredAt", &Time(lease.acquired_at))?;
-        body.serialize_entry("expiresAt", &lease.expires_at.map(Time))?;
-        if whole {
-            body.serialize_entry("expiresInMs", &lease.expires_in_ms)?;
+        write(text, item);
+    }
+    text.push(b']');
+}
+
+/// Body of a refusal: a sentence for people and a code for programs. `refusal`: of the lock or the resource.
+pub fn refused(sentence: &str, code: &str, refusal: Option<&Refusal>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(BODY_BYTES);
+    field(&mut text, r#"{"error":"#, sentence);
+    field(&mut text, r#","code":"#, code);
+    match refusal {
+        Some(Refusal::Locked { holder, reserved }) => {
+            first_holder(&mut text, holder.as_deref());
+            field(&mut text, r#","reserved":"#, reserved);
         }
-        body.serialize_entry("fencingToken", &lease.token)?;
-        if whole {
-            body.serialize_entry("renewedAt", &lease.renewed_at.map(Time))?;
-            body.serialize_entry("client", &lease.client)?;
-        }
-        body.end()
+        Some(Refusal::DeadByForce(forced)) => field(&mut text, r#","forced":"#, forced),
+        _ => {}
+    }
+    text.push(b'}');
+    text
+}
+
+/// Appends a lease. `whole`: as in the `holders` of a description; else as in a `holder`.
+fn lease(text: &mut Vec<u8>, holder: &HolderView, whole: bool) {
+    field(text, r#"{"owner":"#, &holder.owner);
+    if whole {
+        field(text, r#","reason":"#, &holder.reason);
+        field(text, r#","mode":"#, &holder.mode);
+    }
+    time(text, r#","acquiredAt":"#, Some(holder.acquired_at));
+    time(text, r#","expiresAt":"#, holder.expires_at);
+    if whole {
+        field(text, r#","expiresInMs":"#, &holder.expires_in_ms);
+    }
+    field(text, r#","fencingToken":"#, &holder.token);
+    if whole {
+        time(text, r#","renewedAt":"#, holder.renewed_at);
+        field(text, r#","client":"#, &holder.client);
+    }
+    text.push(b'}');
+}
+
+/// Appends the `holder` of a refusal or description.
+fn first_holder(text: &mut Vec<u8>, holder: Option<&HolderView>) {
+    text.extend_from_slice(br#","holder":"#);
+    match holder {
+        Some(holder) => lease(text, holder, false),
+        None => text.extend_from_slice(b"null"),
     }
 }
 
-/// A place in the `queue` of a description.
-pub struct PlaceBody<'a>(pub &'a PlaceView);
-
-impl Serialize for PlaceBody<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let place = self.0;
-        let mut body = serializer.serialize_map(None)?;
-        body.serialize_entry("id", &place.id)?;
-        body.serialize_entry("position", &place.position)?;
-        body.serialize_entry("owner", &place.owner)?;
-        body.serialize_entry("reason", &place.reason)?;
-        body.serialize_entry("mode", &place.mode)?;
-        body.serialize_entry("waitingSince", &Time(place.waiting_since))?;
-        body.serialize_entry("lastSeenAt", &Time(place.last_seen_at))?;
-        body.serialize_entry("near", &place.near)?;
-        body.serialize_entry("client", &place.client)?;
-        body.end()
-    }
+/// Appends a place in the `queue` of a description.
+fn place(text: &mut Vec<u8>, place: &PlaceView) {
+    field(text, r#"{"id":"#, &place.id);
+    field(text, r#","position":"#, &place.position);
+    field(text, r#","owner":"#, &place.owner);
+    field(text, r#","reason":"#, &place.reason);
+    field(text, r#","mode":"#, &place.mode);
+    time(text, r#","waitingSince":"#, Some(place.waiting_since));
+    time(text, r#","lastSeenAt":"#, Some(place.last_seen_at));
+    field(text, r#","near":"#, &place.near);
+    field(text, r#","client":"#, &place.client);
+    text.push(b'}');
 }
 
 /// Seconds as a JSON number; whole seconds are an integer.
@@ -89,111 +131,110 @@ fn seconds(ttl: Ttl) -> Value {
     }
 }
 
-/// Appends the body of a grant to `text`. The frequent bodies are written by hand, because `serde_json` searches each
-/// key for characters to escape: in this one that is a fiftieth of the cost of a lock.
-///
-/// # Errors
-/// Never: all these values can be serialised.
-pub fn granted(grant: &Grant, mut text: Vec<u8>) -> serde_json::Result<Vec<u8>> {
+/// The body of a grant.
+pub fn granted(grant: &Grant) -> Vec<u8> {
     let holder = &grant.holder;
+    let mut text = Vec::with_capacity(BODY_BYTES);
     text.extend_from_slice(br#"{"locked":true,"ticket":""#);
     text.extend_from_slice(&grant.ticket.digits());
-    field(&mut text, r#"","fencingToken":"#, &holder.token)?;
-    field(&mut text, r#","owner":"#, &holder.owner)?;
-    field(&mut text, r#","ttl":"#, &seconds(grant.ttl))?;
-    field(&mut text, r#","acquiredAt":"#, &Time(holder.acquired_at))?;
-    field(&mut text, r#","expiresAt":"#, &holder.expires_at.map(Time))?;
-    field(&mut text, r#","expiresInMs":"#, &holder.expires_in_ms)?;
-    field(&mut text, r#","waitedMs":"#, &grant.waited_ms)?;
-    field(&mut text, r#","mode":"#, &holder.mode)?;
+    field(&mut text, r#"","fencingToken":"#, &holder.token);
+    field(&mut text, r#","owner":"#, &holder.owner);
+    field(&mut text, r#","ttl":"#, &seconds(grant.ttl));
+    time(&mut text, r#","acquiredAt":"#, Some(holder.acquired_at));
+    time(&mut text, r#","expiresAt":"#, holder.expires_at);
+    field(&mut text, r#","expiresInMs":"#, &holder.expires_in_ms);
+    field(&mut text, r#","waitedMs":"#, &grant.waited_ms);
+    field(&mut text, r#","mode":"#, &holder.mode);
     text.push(b'}');
-    Ok(text)
+    text
 }
 
-/// Appends the body of a renewal to `text`.
-///
-/// # Errors
-/// As [`granted`].
+/// The body of a renewal.
 pub fn renewed(
     ttl: Ttl,
     expires_at: Option<WallMillis>,
     expires_in_ms: Option<Millis>,
     token: FencingToken,
-    mut text: Vec<u8>,
-) -> serde_json::Result<Vec<u8>> {
-    field(&mut text, r#"{"renewed":true,"ttl":"#, &seconds(ttl))?;
-    field(&mut text, r#","expiresAt":"#, &expires_at.map(Time))?;
-    field(&mut text, r#","expiresInMs":"#, &expires_in_ms)?;
-    field(&mut text, r#","fencingToken":"#, &token)?;
+) -> Vec<u8> {
+    let mut text = Vec::with_capacity(BODY_BYTES);
+    field(&mut text, r#"{"renewed":true,"ttl":"#, &seconds(ttl));
+    time(&mut text, r#","expiresAt":"#, expires_at);
+    field(&mut text, r#","expiresInMs":"#, &expires_in_ms);
+    field(&mut text, r#","fencingToken":"#, &token);
     text.push(b'}');
-    Ok(text)
+    text
 }
 
-/// Appends the JSON object with a document that the Symfony bundle expects. `data`: the document's JSON text, which
-/// becomes a JSON string: PHP clients decode it a second time.
-///
-/// # Errors
-/// As [`granted`].
-pub fn wrapped(
-    selector: &Selector,
-    document: &Document,
-    data: &str,
-    mut text: Vec<u8>,
-) -> serde_json::Result<Vec<u8>> {
-    field(&mut text, r#"{"id":"#, &document.id)?;
-    field(&mut text, r#","idResource":"#, document.resource.as_str())?;
-    field(&mut text, r#","selector":"#, selector)?;
-    field(&mut text, r#","data":"#, data)?;
+/// The JSON object with a document that the Symfony bundle expects. `data`: the document's JSON text, which becomes a
+/// JSON string: PHP clients decode it a second time.
+pub fn wrapped(selector: &Selector, document: &Document, data: &str) -> Vec<u8> {
+    // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
+    let mut text = Vec::with_capacity(BODY_BYTES + data.len() + data.len() / 8);
+    field(&mut text, r#"{"id":"#, &document.id);
+    field(&mut text, r#","idResource":"#, document.resource.as_str());
+    field(&mut text, r#","selector":"#, selector);
+    field(&mut text, r#","data":"#, data);
     text.push(b'}');
-    Ok(text)
+    text
 }
 
-/// Appends a value. `before`: the text between the previous value and this one.
-fn field<T: Serialize + ?Sized>(
+/// Appends a description. `in_full`: with the queue, and with the documents of [`described`]; a listing has neither.
+fn description(
     text: &mut Vec<u8>,
-    before: &str,
-    value: &T,
-) -> serde_json::Result<()> {
-    text.extend_from_slice(before.as_bytes());
-    serde_json::to_writer(text, value)
+    described: &Description,
+    in_full: Option<(&[DocumentSize], usize)>,
+) {
+    let options = &described.options;
+    field(text, r#"{"id":"#, described.id.as_str());
+    field(text, r#","name":"#, described.name.as_str());
+    field(text, r#","timeout":"#, &options.timeout);
+    field(text, r#","slots":"#, &options.slots);
+    field(text, r#","lockDelay":"#, &options.lock_delay);
+    field(text, r#","ephemeral":"#, &options.ephemeral);
+    field(text, r#","locked":"#, &described.locked);
+    first_holder(text, described.holders.first());
+    let whole = |text: &mut Vec<u8>, holder: &HolderView| lease(text, holder, true);
+    list(text, r#","holders":"#, &described.holders, whole);
+    field(text, r#","waiting":"#, &described.waiting);
+    time(text, r#","waitsSince":"#, described.waits_since);
+    if in_full.is_some() {
+        list(text, r#","queue":"#, &described.queue, place);
+    }
+    field(text, r#","selectors":"#, &described.selectors);
+    if let Some((sizes, asked)) = in_full
+        && asked > 0
+    {
+        let shown = sizes.get(..asked).unwrap_or(sizes);
+        let last = shown.last().filter(|_| sizes.len() > shown.len());
+        field(text, r#","documents":"#, shown);
+        let next = last.map(|size| &size.selector);
+        field(text, r#","selectorsNext":"#, &next);
+    }
+    match described.you {
+        None => {}
+        Some(Role::Holder(_)) => text.extend_from_slice(br#","you":{"role":"holder"}"#),
+        Some(Role::Waiting(position)) => {
+            field(text, r#","you":{"role":"waiting","position":"#, &position);
+            text.push(b'}');
+        }
+    }
+    text.push(b'}');
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DescriptionBody<'a> {
-    pub id: &'a str,
-    pub name: &'a str,
-    pub timeout: Seconds,
-    pub slots: u16,
-    pub lock_delay: u8,
-    /// The resource is removed when nobody holds or waits and it has no document.
-    pub ephemeral: bool,
-    /// The lock is held, reserved for a waiter, or in its lock-delay.
-    pub locked: bool,
-    /// The first of `holders`.
-    pub holder: Option<HolderBody<'a>>,
-    pub holders: Vec<HolderBody<'a>>,
-    pub waiting: usize,
-    /// Since when the first waiter waits.
-    pub waits_since: Option<Time>,
-    /// The first places, as many as `?queue=` asks for. Not in listings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<Vec<PlaceBody<'a>>>,
-    pub selectors: usize,
-    /// In the order of their selectors, as many as `?selectors=` asks for. Left out without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub documents: Option<&'a [DocumentSize]>,
-    /// With `documents` only: the `selectorsAfter` of the next page; `null` on the last page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub selectors_next: Option<Option<Selector>>,
-    /// The role of the live ticket that the request presents; left out without one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub you: Option<Value>,
+/// The body of a description. `sizes`: the first documents, one more than the `asked` ones if there is a next page. If
+/// none were asked for, the body has no list of them.
+pub fn described(resource: &Description, sizes: &[DocumentSize], asked: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(BODY_BYTES);
+    description(&mut text, resource, Some((sizes, asked)));
+    text
 }
 
-#[derive(Serialize)]
-pub struct ListBody<'a> {
-    pub resources: Vec<DescriptionBody<'a>>,
-    /// The `after` of the next page; `null` if there is none.
-    pub next: Option<&'a str>,
+/// The body of a listing. `next`: the `after` of the next page.
+pub fn listed(resources: &[Description], next: Option<&str>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(BODY_BYTES);
+    let one = |text: &mut Vec<u8>, resource: &Description| description(text, resource, None);
+    list(&mut text, r#"{"resources":"#, resources, one);
+    field(&mut text, r#","next":"#, &next);
+    text.push(b'}');
+    text
 }

@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use actix_http::HttpService;
+use actix_server::ServerBuilder;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::{AppConfig, Server};
@@ -16,18 +17,17 @@ use actix_web::rt::net::TcpStream;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-use super::acceptor::Acceptor;
+use super::acceptor;
 use super::connection::Connection;
-use super::connection_limit::{self, ConnectionLimit};
+use super::connection_limits::{self, ConnectionLimits};
 use super::errors::CODES;
 use super::middleware::answer;
 use super::policy::SharedPolicy;
 use super::worker::Worker;
 use crate::cluster::client::ClusterClient;
-use crate::cluster::serve::PeerListener;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::metrics::requests::WorkerRequests;
+use crate::metrics::requests::RequestSeries;
 use crate::shared::server_state::ServerState;
 
 /// Connections beyond all limits that a worker may accept, only to close them at once.
@@ -43,7 +43,7 @@ fn worker(settings: &Settings, cluster: ClusterClient, policy: SharedPolicy) -> 
         body_timeout: settings.http.body_timeout,
         wait_max: settings.wait_max,
         access_log: settings.access_log,
-        numbers: WorkerRequests::default(),
+        series: RequestSeries::default(),
         id: rand::random(),
         tags: Cell::new(0),
     }
@@ -69,7 +69,7 @@ fn when_stopped(
 }
 
 /// Starts the workers on a bound listener, with TLS if `tls` is given. `cluster` makes the client of each
-/// worker. If `peers` is given, the same threads serve other instances on its listener. Must be called inside
+/// worker. `with_peers` adds the listener for other instances, which the same threads serve. Must be called inside
 /// an actix system.
 ///
 /// # Errors
@@ -80,38 +80,29 @@ pub fn run(
     tls: Option<Arc<ServerConfig>>,
     policy: SharedPolicy,
     metrics: &Metrics,
-    (cluster, peers): (
-        impl Fn() -> ClusterClient + Send + Clone + 'static,
-        Option<PeerListener>,
-    ),
+    cluster: impl Fn() -> ClusterClient + Send + Clone + 'static,
+    with_peers: impl FnOnce(ServerBuilder) -> std::io::Result<ServerBuilder>,
 ) -> std::io::Result<Server> {
     // Shown before the first refusal, so that a rate over them begins at 0.
     for (_, code) in CODES {
         metrics.refusals_total.with_label_values(&[code]);
     }
-    let connections_max = connection_limit::within_open_files(settings.http.connections_max);
-    let connections = ConnectionLimit::new(connections_max, metrics);
-    let beyond = connection_limit::RESERVED + BEYOND_PER_WORKER;
-    let mut builder = Server::build()
+    let connections_max = connection_limits::within_open_files(settings.http.connections_max);
+    let head_max = settings.http.request_head_timeout;
+    let quiet_max = settings.http.keep_alive + head_max;
+    let limits = ConnectionLimits::new(connections_max, head_max, quiet_max, metrics);
+    let (limits, tls) = (Arc::new(limits), tls.map(TlsAcceptor::from));
+    let beyond = connection_limits::RESERVED + BEYOND_PER_WORKER;
+    let builder = Server::build()
         .workers(settings.http.workers)
         .max_concurrent_connections(connections_max.saturating_add(beyond))
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
         .disable_signals();
-    if let Some(peers) = peers {
-        let cluster = cluster.clone();
-        builder = peers.serve_with(builder, move || cluster().router)?;
-    }
+    let builder = with_peers(builder)?;
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
     let settings = Arc::new(settings.clone());
     let http_server = builder.listen("http", listener, move || {
-        let head_max = settings.http.request_head_timeout;
-        let acceptor = Rc::new(Acceptor {
-            limit: connections.clone(),
-            head_max,
-            quiet_max: settings.http.keep_alive + head_max,
-            tls: tls.clone().map(TlsAcceptor::from),
-        });
         let worker = Rc::new(worker(&settings, cluster(), policy.clone()));
         let server = worker.cluster.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
@@ -135,12 +126,12 @@ pub fn run(
                 data.insert(connection.state().clone());
             })
             .finish(map_config(app, |()| AppConfig::default()));
-        let noting = acceptor.clone();
+        let (limits, noting, tls) = (limits.clone(), limits.clone(), tls.clone());
         fn_service(move |stream: TcpStream| {
-            let acceptor = acceptor.clone();
-            async move { acceptor.accept(stream).await.ok_or(()) }
+            let accepted = acceptor::accept(limits.clone(), tls.clone(), stream);
+            async move { accepted.await.ok_or(()) }
         })
-        .and_then(http.map_err(move |error| noting.note(&error)))
+        .and_then(http.map_err(move |error| acceptor::note(&noting, &error)))
     })?;
     Ok(http_server.run())
 }

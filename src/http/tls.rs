@@ -1,5 +1,6 @@
 //! TLS 1.2 and 1.3, HTTP/1.1 over it, and a certificate that can be replaced while the server runs.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_cert::der::Decode;
 
-use crate::config::TlsFiles;
 use crate::metrics::Metrics;
 
 /// A certificate that expires sooner than this is warned about: most tools renew it earlier, so renewal may
@@ -27,36 +27,25 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads the certificate and its key.
-    ///
-    /// # Errors
-    /// A sentence that names the file and what is wrong with it.
-    pub fn read(files: &TlsFiles, metrics: &Metrics) -> Result<Arc<Certificate>, String> {
-        let certified = files.certified_key()?;
+    /// The certificate that was read from this file.
+    pub fn new((file, read): &(PathBuf, CertifiedKey), metrics: &Metrics) -> Arc<Certificate> {
         let expiry = metrics.certificate_expiry();
-        note_expiry(files, &certified, &expiry);
-        Ok(Arc::new(Certificate {
-            certified: ArcSwap::from_pointee(certified),
-            expiry,
-        }))
+        note_expiry(file, read, &expiry);
+        let certified = ArcSwap::from_pointee(read.clone());
+        Arc::new(Certificate { certified, expiry })
     }
 
-    /// Reads the files again. Open connections keep the certificate that they were opened with.
-    ///
-    /// # Errors
-    /// As [`Certificate::read`]; the certificate in use then stays.
-    pub fn replace(&self, files: &TlsFiles) -> Result<(), String> {
-        let certified = files.certified_key()?;
-        note_expiry(files, &certified, &self.expiry);
-        self.certified.store(Arc::new(certified));
-        Ok(())
+    /// Uses another certificate from now on. Open connections keep the one that they were opened with.
+    pub fn replace(&self, (file, read): &(PathBuf, CertifiedKey)) {
+        note_expiry(file, read, &self.expiry);
+        self.certified.store(Arc::new(read.clone()));
     }
 }
 
 /// Shows in metrics and log when the certificate expires. An expired one is served all the same: clients that
 /// do not check it go on working, and the others report what is wrong.
-fn note_expiry(files: &TlsFiles, certified: &CertifiedKey, expiry: &IntGauge) {
-    let file = files.cert.display();
+fn note_expiry(file: &Path, certified: &CertifiedKey, expiry: &IntGauge) {
+    let file = file.display();
     let Some(until) = valid_until(certified) else {
         log::warn!("the expiry date of the certificate in {file} cannot be read");
         return;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::policy::SharedPolicy;
 use crate::cluster::client::ClusterClient;
 use crate::lock::Profile;
-use crate::metrics::requests::WorkerRequests;
+use crate::metrics::requests::RequestSeries;
 use crate::shared::caller::RequestTag;
 use crate::shared::server_state::ServerState;
 
@@ -19,7 +19,7 @@ pub struct Worker {
     pub wait_max: Duration,
     /// Whether to log one line per request.
     pub access_log: bool,
-    pub numbers: WorkerRequests,
+    pub series: RequestSeries,
     /// Random, so that tags differ from those of every other worker, in other processes too.
     pub id: u32,
     /// Number of tags made so far.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::command::{Answer, Command, Event, HolderView, LockRequest, Outcome, PresentedTicket};
-use super::leases::{Lease, LeaseClock};
+use super::leases::Lease;
 use super::names::{FencingToken, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
 use super::rows::{EndReason, HolderRow, LockRows, TicketRow};
@@ -102,19 +102,22 @@ fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Res
         .queue_ref()
         .and_then(|q| q.with_ticket(lease.row.ticket));
     rule(waits.is_none(), "the holder also waits")?;
-    match &lease.clock {
+    match lease.since {
         // Without an open answer nothing would ever start this lease, or end it.
-        LeaseClock::Answering(requests) => rule(
-            !requests.is_empty(),
-            "a lease waits for the delivery of answers, and there are none",
-        ),
+        None => {
+            rule(
+                !lease.unconfirmed.is_empty(),
+                "a lease waits for the delivery of answers, and there are none",
+            )?;
+            rule(lease.expires.is_none(), "a lease ends that has not begun")
+        }
         // "a lease never ends early": not by a restart either, which runs the stored TTL anew. `since` may be
         // later than now: after a restart it is the time from which leases run again.
-        LeaseClock::Running { since, expires, .. } => {
-            let from = now.mono.max(*since);
+        Some(since) => {
+            let from = now.mono.max(since);
             let anew = state.expiry(terms, lease.stored_ttl, from, from);
             rule(
-                later(anew, *expires) == anew,
+                later(anew, lease.expires) == anew,
                 "a restart would end the lease early",
             )
         }
@@ -161,275 +164,275 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
     )
 }
 
-/// What the rules about one step need of the state before the command, and of the command.
-pub struct StateBefore {
-    token: FencingToken,
-    slots: usize,
-    holders: BTreeMap<FencingToken, Lease>,
-    reserved: Option<Seq>,
-    delay_until: Option<Millis>,
-    command: Command,
+/// What [`check_step`] needs of the state before a command: not the queue, which may be long.
+pub fn before_step(state: &LockState) -> LockState {
+    LockState {
+        leases: state.leases.clone(),
+        reserved: state.reserved,
+        delay_until: state.delay_until,
+        ..LockState::new(state.options, state.token)
+    }
+}
+
+/// Checks the rules about one step: `command` made the state `after` of the state `before`.
+pub fn check_step(
+    before: &LockState,
+    command: &Command,
+    after: &LockState,
+    now: Now,
+    outcome: &Outcome,
+) -> Result<(), Broken> {
+    check_leases(before, command, after, now.mono, outcome)?;
+    check_order(before, command, after, outcome)?;
+    check_writes(before, command, after, outcome)?;
+    if deleted(outcome) {
+        return Ok(());
+    }
+    check_stored(before, after, outcome)
+}
+
+/// Whether the command presents the ticket of this row.
+fn presents(command: &Command, row: &TicketRow) -> bool {
+    command.presented() == Some(PresentedTicket::Ticket(row.ticket))
 }
 
 /// The live leases while the events of one step are replayed: token and mode.
 type LiveLeases = BTreeMap<FencingToken, Mode>;
 
-impl StateBefore {
-    pub fn of(state: &LockState, command: &Command) -> StateBefore {
-        let leases = state.leases.iter().cloned();
-        StateBefore {
-            token: state.token,
-            slots: usize::from(state.options.slots),
-            holders: leases.map(|lease| (lease.token, lease)).collect(),
-            reserved: state.reserved,
-            delay_until: state.delay_until,
-            command: command.clone(),
-        }
-    }
+fn live_leases(state: &LockState) -> LiveLeases {
+    let leases = state.leases.iter();
+    leases.map(|lease| (lease.token, lease.row.mode)).collect()
+}
 
-    /// Whether the command presents the ticket of this row.
-    fn is_presented(&self, row: &TicketRow) -> bool {
-        self.command.presented() == Some(PresentedTicket::Ticket(row.ticket))
-    }
-
-    /// Checks the rules about one step.
-    pub fn check(&self, after: &LockState, now: Now, outcome: &Outcome) -> Result<(), Broken> {
-        self.check_leases(after, now.mono, outcome)?;
-        self.check_order(after, outcome)?;
-        self.check_writes(after, outcome)?;
-        if deleted(outcome) {
-            return Ok(());
-        }
-        self.check_stored(after, outcome)
-    }
-
-    /// "leases that stand together are all shared, or at most `slots` exclusive ones; a lease never ends
-    /// early", and "fencing tokens strictly grow".
-    fn check_leases(
-        &self,
-        after: &LockState,
-        now: Millis,
-        outcome: &Outcome,
-    ) -> Result<(), Broken> {
-        let before = self.holders.values();
-        let mut live: LiveLeases = before.map(|lease| (lease.token, lease.row.mode)).collect();
-        let mut highest = self.token;
-        let delayed = self.delay_until.is_some_and(|until| now < until);
-        for event in &outcome.events {
-            match event {
-                Event::Granted(view) => {
-                    rule(!delayed, "a lease began during the lock-delay")?;
-                    self.begins(&live, view)?;
-                    rule(view.token > highest, "a fencing token did not grow")?;
-                    highest = view.token;
-                    live.insert(view.token, view.mode);
-                }
-                Event::Promoted { from, holder } => {
-                    rule(!delayed, "a lease was promoted during the lock-delay")?;
-                    rule(
-                        live.remove(from) == Some(Mode::Shared) && live.is_empty(),
-                        "a lease was promoted while others held",
-                    )?;
-                    rule(holder.token > highest, "a fencing token did not grow")?;
-                    highest = holder.token;
-                    live.insert(holder.token, holder.mode);
-                }
-                Event::Demoted(holder) => {
-                    let was = live.insert(holder.token, holder.mode);
-                    rule(
-                        was == Some(Mode::Exclusive),
-                        "a lease was demoted that was not exclusive",
-                    )?;
-                }
-                Event::Ended { reason, holder, .. } => {
-                    let was = live.remove(&holder.token);
-                    rule(was.is_some(), "a lease ended that did not exist")?;
-                    rule(
-                        self.may_end(*reason, holder.token, now),
-                        "a lease ended early",
-                    )?;
-                }
-                Event::TakenBack(token) => self.check_taken_back(&mut live, *token)?,
-                Event::Queued { .. } => {}
-                Event::PlaceEnded { reason, .. } => rule(
-                    *reason != EndReason::ForcedOff
-                        || matches!(self.command, Command::RemoveWaiter { .. }),
-                    "a waiter was removed by another command than RemoveWaiter",
-                )?,
+/// "leases that stand together are all shared, or at most `slots` exclusive ones; a lease never ends
+/// early", and "fencing tokens strictly grow".
+fn check_leases(
+    before: &LockState,
+    command: &Command,
+    after: &LockState,
+    now: Millis,
+    outcome: &Outcome,
+) -> Result<(), Broken> {
+    let mut live = live_leases(before);
+    let mut highest = before.token;
+    let delayed = before.delay_until.is_some_and(|until| now < until);
+    for event in &outcome.events {
+        match event {
+            Event::Granted(view) => {
+                rule(!delayed, "a lease began during the lock-delay")?;
+                check_granted(before, &live, view)?;
+                rule(view.token > highest, "a fencing token did not grow")?;
+                highest = view.token;
+                live.insert(view.token, view.mode);
             }
-        }
-        if deleted(outcome) {
-            live.clear();
-        }
-        let leases = after.leases.iter();
-        rule(
-            live == leases.map(|lease| (lease.token, lease.row.mode)).collect(),
-            "the holders changed without an event",
-        )?;
-        rule(
-            highest == after.token,
-            "the highest token changed without a grant",
-        )?;
-        self.check_extended(after)
-    }
-
-    fn check_taken_back(&self, live: &mut LiveLeases, token: FencingToken) -> Result<(), Broken> {
-        let was = live.remove(&token);
-        rule(was.is_some(), "a grant was taken back that did not exist")?;
-        rule(
-            matches!(self.command, Command::Vanished { .. }),
-            "a grant was taken back by another command than Vanished",
-        )
-    }
-
-    fn begins(&self, live: &LiveLeases, view: &HolderView) -> Result<(), Broken> {
-        rule(
-            live.values().all(|mode| *mode == view.mode),
-            "a lease began beside one of another mode",
-        )?;
-        rule(
-            view.mode == Mode::Shared || live.len() < self.slots.max(1),
-            "more leases live at once than there are slots",
-        )
-    }
-
-    fn may_end(&self, reason: EndReason, token: FencingToken, now: Millis) -> bool {
-        match (reason, self.holders.get(&token)) {
-            (EndReason::Expired, Some(holder)) => matches!(
-                holder.clock,
-                LeaseClock::Running { expires: Some(last), .. } if last < now
-            ),
-            (EndReason::Released, Some(holder)) => {
-                matches!(self.command, Command::Unlock { .. }) && self.is_presented(&holder.row)
+            Event::Promoted { from, holder } => {
+                rule(!delayed, "a lease was promoted during the lock-delay")?;
+                rule(
+                    live.remove(from) == Some(Mode::Shared) && live.is_empty(),
+                    "a lease was promoted while others held",
+                )?;
+                rule(holder.token > highest, "a fencing token did not grow")?;
+                highest = holder.token;
+                live.insert(holder.token, holder.mode);
             }
-            (EndReason::ForcedOff, _) => matches!(self.command, Command::ForceUnlock { .. }),
-            // "a timer of an earlier lease never ends a later one"
-            (EndReason::Expired | EndReason::Released, None) => false,
-        }
-    }
-
-    /// "expiry becomes the later of what it was and now + ttl", unless the holder asks for an exact TTL.
-    fn check_extended(&self, after: &LockState) -> Result<(), Broken> {
-        for lease in after.leases.iter() {
-            let Some(before) = self.holders.get(&lease.token) else {
-                continue;
-            };
-            let is_exact = matches!(self.command, Command::Renew { exact: true, .. });
-            let may_shorten = is_exact && self.is_presented(&before.row);
-            rule(
-                may_shorten || extends(&before.clock, &lease.clock),
-                "a renewal made a lease end earlier",
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Whether the command presents this waiter's ticket or idempotency key.
-    fn asks(&self, waiter: &Waiter) -> bool {
-        let asked = match &self.command {
-            Command::Acquire(LockRequest { options, .. }) => options.key.as_ref(),
-            _ => None,
-        };
-        let made = waiter.row.key.as_ref().map(|key| &key.key);
-        self.is_presented(&waiter.row) || (made.is_some() && made == asked)
-    }
-
-    /// "grants follow queue order among near tickets"
-    fn check_order(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
-        for event in &outcome.events {
-            let Event::Granted(view) = event else {
-                continue;
-            };
-            let Some(lease) = after.leases.get(view.token) else {
-                continue;
-            };
-            // The ticket that asks in this step does not count: due events are carried out before the command,
-            // so the grant may have been made before that ticket became near.
-            let overtaken = after.queue_ref().is_some_and(|queue| {
-                queue
-                    .near_before(lease.row.seq)
-                    .any(|waiter| !self.asks(waiter))
-            });
-            rule(
-                !overtaken || self.reserved == Some(lease.row.seq),
-                "a grant overtook a near ticket",
-            )?;
-        }
-        Ok(())
-    }
-
-    /// "data changes only by a holder that may write, or while nobody holds"
-    fn check_writes(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
-        for (_, answer) in &outcome.answers {
-            let Answer::Writable { token } = answer else {
-                continue;
-            };
-            match token.map(|token| (token, self.holders.get(&token))) {
-                Some((_, Some(holder))) => {
-                    let writes = matches!(self.command, Command::Write { .. });
-                    rule(
-                        writes && self.is_presented(&holder.row),
-                        "a write was allowed to a caller that does not hold the lock",
-                    )?;
-                    rule(
-                        holder.row.mode == Mode::Exclusive,
-                        "a write was allowed to a holder that shares",
-                    )?;
-                }
-                Some((token, None)) => {
-                    rule(token > self.token, "a write was allowed with a stale token")?
-                }
-                None => {
-                    let mut still = after.leases.iter().map(|lease| lease.token);
-                    rule(
-                        !still.any(|token| self.holders.contains_key(&token)),
-                        "a write without a ticket was allowed while the lock was held",
-                    )?;
-                }
+            Event::Demoted(holder) => {
+                let was = live.insert(holder.token, holder.mode);
+                rule(
+                    was == Some(Mode::Exclusive),
+                    "a lease was demoted that was not exclusive",
+                )?;
             }
-        }
-        Ok(())
-    }
-
-    /// "a change is answered only after it is committed": the changed rows contain the new holders.
-    fn check_stored(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
-        let changes = &outcome.changes;
-        let before = self.holders.keys().next().copied();
-        let in_head = after.leases.first().map(|lease| lease.token);
-        match &changes.head {
-            Some(head) => rule(*head == after.head(), "the stored head row is out of date")?,
-            None => rule(
-                before == in_head
-                    && self.token == after.token
-                    && self.delay_until.is_some() == after.delay_until.is_some(),
-                "the head changed, and its row was not stored",
+            Event::Ended { reason, holder, .. } => {
+                let was = live.remove(&holder.token);
+                rule(was.is_some(), "a lease ended that did not exist")?;
+                rule(
+                    may_end(before, command, *reason, holder.token, now),
+                    "a lease ended early",
+                )?;
+            }
+            Event::TakenBack(token) => check_taken_back(command, &mut live, *token)?,
+            Event::Queued { .. } => {}
+            Event::PlaceEnded { reason, .. } => rule(
+                *reason != EndReason::ForcedOff || matches!(command, Command::RemoveWaiter { .. }),
+                "a waiter was removed by another command than RemoveWaiter",
             )?,
         }
-        for lease in after.leases.iter().skip(1) {
-            let stored = changes.holding.get(&lease.row.ticket);
-            rule(
-                stored.is_some_and(Option::is_some) || self.holders.contains_key(&lease.token),
-                "a lease began, and its row was not stored",
-            )?;
-        }
-        Ok(())
     }
+    if deleted(outcome) {
+        live.clear();
+    }
+    rule(
+        live == live_leases(after),
+        "the holders changed without an event",
+    )?;
+    rule(
+        highest == after.token,
+        "the highest token changed without a grant",
+    )?;
+    check_extended(before, command, after)
+}
+
+fn check_taken_back(
+    command: &Command,
+    live: &mut LiveLeases,
+    token: FencingToken,
+) -> Result<(), Broken> {
+    let was = live.remove(&token);
+    rule(was.is_some(), "a grant was taken back that did not exist")?;
+    rule(
+        matches!(command, Command::Vanished { .. }),
+        "a grant was taken back by another command than Vanished",
+    )
+}
+
+fn check_granted(before: &LockState, live: &LiveLeases, view: &HolderView) -> Result<(), Broken> {
+    rule(
+        live.values().all(|mode| *mode == view.mode),
+        "a lease began beside one of another mode",
+    )?;
+    rule(
+        view.mode == Mode::Shared || live.len() < usize::from(before.options.slots.max(1)),
+        "more leases live at once than there are slots",
+    )
+}
+
+fn may_end(
+    before: &LockState,
+    command: &Command,
+    reason: EndReason,
+    token: FencingToken,
+    now: Millis,
+) -> bool {
+    match (reason, before.leases.get(token)) {
+        (EndReason::Expired, Some(lease)) => lease.expires.is_some_and(|last| last < now),
+        (EndReason::Released, Some(lease)) => {
+            matches!(command, Command::Unlock { .. }) && presents(command, &lease.row)
+        }
+        (EndReason::ForcedOff, _) => matches!(command, Command::ForceUnlock { .. }),
+        // "a timer of an earlier lease never ends a later one"
+        (EndReason::Expired | EndReason::Released, None) => false,
+    }
+}
+
+/// "expiry becomes the later of what it was and now + ttl", unless the holder asks for an exact TTL.
+fn check_extended(before: &LockState, command: &Command, after: &LockState) -> Result<(), Broken> {
+    for lease in after.leases.iter() {
+        let Some(old) = before.leases.get(lease.token) else {
+            continue;
+        };
+        let is_exact = matches!(command, Command::Renew { exact: true, .. });
+        let may_shorten = is_exact && presents(command, &old.row);
+        let extends = match (old.since, lease.since) {
+            (Some(_), Some(_)) => later(old.expires, lease.expires) == lease.expires,
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        rule(may_shorten || extends, "a renewal made a lease end earlier")?;
+    }
+    Ok(())
+}
+
+/// Whether the command presents this waiter's ticket or idempotency key.
+fn asks(command: &Command, waiter: &Waiter) -> bool {
+    let asked = match command {
+        Command::Acquire(LockRequest { options, .. }) => options.key.as_ref(),
+        _ => None,
+    };
+    let made = waiter.row.key.as_ref().map(|row| &row.key);
+    presents(command, &waiter.row) || (made.is_some() && made == asked)
+}
+
+/// "grants follow queue order among near tickets"
+fn check_order(
+    before: &LockState,
+    command: &Command,
+    after: &LockState,
+    outcome: &Outcome,
+) -> Result<(), Broken> {
+    for event in &outcome.events {
+        let Event::Granted(view) = event else {
+            continue;
+        };
+        let Some(lease) = after.leases.get(view.token) else {
+            continue;
+        };
+        // The ticket that asks in this step does not count: due events are carried out before the command,
+        // so the grant may have been made before that ticket became near.
+        let overtaken = after.queue_ref().is_some_and(|queue| {
+            let mut ahead = queue.near_before(lease.row.seq);
+            ahead.any(|waiter| !asks(command, waiter))
+        });
+        rule(
+            !overtaken || before.reserved == Some(lease.row.seq),
+            "a grant overtook a near ticket",
+        )?;
+    }
+    Ok(())
+}
+
+/// "data changes only by a holder that may write, or while nobody holds"
+fn check_writes(
+    before: &LockState,
+    command: &Command,
+    after: &LockState,
+    outcome: &Outcome,
+) -> Result<(), Broken> {
+    for (_, answer) in &outcome.answers {
+        let Answer::Writable { token } = answer else {
+            continue;
+        };
+        match token.map(|token| (token, before.leases.get(token))) {
+            Some((_, Some(lease))) => {
+                let writes = matches!(command, Command::Write { .. });
+                rule(
+                    writes && presents(command, &lease.row),
+                    "a write was allowed to a caller that does not hold the lock",
+                )?;
+                rule(
+                    lease.row.mode == Mode::Exclusive,
+                    "a write was allowed to a holder that shares",
+                )?;
+            }
+            Some((token, None)) => rule(
+                token > before.token,
+                "a write was allowed with a stale token",
+            )?,
+            None => {
+                let mut still = after.leases.iter();
+                rule(
+                    !still.any(|lease| before.leases.get(lease.token).is_some()),
+                    "a write without a ticket was allowed while the lock was held",
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// "a change is answered only after it is committed": the changed rows contain the new holders.
+fn check_stored(before: &LockState, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
+    let changes = &outcome.changes;
+    let in_head = |state: &LockState| state.leases.first().map(|lease| lease.token);
+    match &changes.head {
+        Some(head) => rule(*head == after.head(), "the stored head row is out of date")?,
+        None => rule(
+            in_head(before) == in_head(after)
+                && before.token == after.token
+                && before.delay_until.is_some() == after.delay_until.is_some(),
+            "the head changed, and its row was not stored",
+        )?,
+    }
+    for lease in after.leases.iter().skip(1) {
+        let stored = changes.holding.get(&lease.row.ticket);
+        rule(
+            stored.is_some_and(Option::is_some) || before.leases.get(lease.token).is_some(),
+            "a lease began, and its row was not stored",
+        )?;
+    }
+    Ok(())
 }
 
 fn deleted(outcome: &Outcome) -> bool {
-    outcome
-        .answers
-        .iter()
-        .any(|(_, answer)| *answer == Answer::Deletable)
-}
-
-/// Whether a lease ends no earlier than before.
-fn extends(before: &LeaseClock, after: &LeaseClock) -> bool {
-    match (before, after) {
-        (LeaseClock::Running { expires: old, .. }, LeaseClock::Running { expires: new, .. }) => {
-            later(*old, *new) == *new
-        }
-        (LeaseClock::Running { .. }, LeaseClock::Answering(_)) => false,
-        (LeaseClock::Answering(_), _) => true,
-    }
+    let mut answers = outcome.answers.iter();
+    answers.any(|(_, answer)| *answer == Answer::Deletable)
 }

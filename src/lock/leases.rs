@@ -20,31 +20,22 @@ pub struct Lease {
     /// The `ttl` in the store. A restart runs it anew, so it is never shorter than the rest of the lease or
     /// than what an answer on its way promises: otherwise the restart would end the lease early.
     pub(super) stored_ttl: Option<Ttl>,
-    // ---- in memory only ----
+    // ---- in memory only; times are on the monotonic clock ----
     /// The client knows its ticket from elsewhere than the answers to this grant. If the grant is taken back,
     /// the ticket then returns to the queue.
     pub(super) told: bool,
-    pub(super) clock: LeaseClock,
-    /// When its ticket was last presented, on the monotonic clock. `None`: not since a restart.
+    /// The requests whose answers tell of the grant. If all of them turn out undelivered, the grant is taken
+    /// back. Empty once the client has shown in another way that it knows of the grant.
+    pub(super) unconfirmed: Vec<RequestId>,
+    /// Since when it runs: it begins when its holder is answered (`docs/protocol.md`, "Lease"). `None`: the
+    /// answers are on their way, and it will begin with `stored_ttl`.
+    pub(super) since: Option<Millis>,
+    /// The last millisecond in which it certainly holds. `None`: it does not expire, or has not begun.
+    pub(super) expires: Option<Millis>,
+    /// When its ticket was last presented. `None`: not since a restart.
     pub(super) seen: Option<Millis>,
     /// Address of the client that last asked with its ticket.
     pub(super) client: Option<IpAddr>,
-}
-
-/// Whether a lease runs already: it begins when its holder is answered (`docs/protocol.md`, "Lease"). Times are
-/// on the monotonic clock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseClock {
-    /// Granted, and the answers to these requests are on their way. The lease will begin with `stored_ttl`.
-    Answering(Vec<RequestId>),
-    Running {
-        since: Millis,
-        /// The last millisecond in which the lease certainly holds. `None`: does not expire.
-        expires: Option<Millis>,
-        /// The requests whose answers told of the grant. If all of them turn out undelivered, the grant is taken
-        /// back. Empty once the client has shown in another way that it knows of the grant.
-        unconfirmed: Vec<RequestId>,
-    },
 }
 
 impl Lease {
@@ -62,18 +53,7 @@ impl Lease {
 
     /// The first millisecond in which the lease is over. `None`: it does not expire, or has not begun.
     fn end(&self) -> Option<Millis> {
-        match &self.clock {
-            LeaseClock::Running { expires, .. } => expires.map(|last| last + 1),
-            LeaseClock::Answering(_) => None,
-        }
-    }
-
-    /// The requests whose answers tell of the grant.
-    pub(super) fn telling(&self) -> &[RequestId] {
-        match &self.clock {
-            LeaseClock::Answering(requests) => requests,
-            LeaseClock::Running { unconfirmed, .. } => unconfirmed,
-        }
+        self.expires.map(|last| last + 1)
     }
 
     fn has_key(&self, key: &IdempotencyKey) -> bool {
@@ -83,14 +63,19 @@ impl Lease {
 
 /// All leases of one lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most locks have one lease, which must not cost an allocation"
-)]
 pub enum Leases {
-    /// One lease, or none.
+    /// One lease, or none: most locks need no index.
     Single(Option<Lease>),
-    Many(Box<ManyLeases>),
+    /// Two leases or more, with indexes. There are fewer only within a step, before [`Leases::shrink`].
+    Many {
+        by_token: BTreeMap<FencingToken, Lease>,
+        by_ticket: BTreeMap<Ticket, FencingToken>,
+        by_key: BTreeMap<IdempotencyKey, FencingToken>,
+        /// By [`Lease::unconfirmed`].
+        by_request: BTreeMap<RequestId, FencingToken>,
+        /// By [`Lease::end`].
+        ends: BTreeSet<(Millis, FencingToken)>,
+    },
 }
 
 impl Default for Leases {
@@ -99,23 +84,11 @@ impl Default for Leases {
     }
 }
 
-/// Two leases or more, with indexes. There are fewer only within a step, before [`Leases::shrink`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ManyLeases {
-    by_token: BTreeMap<FencingToken, Lease>,
-    by_ticket: BTreeMap<Ticket, FencingToken>,
-    by_key: BTreeMap<IdempotencyKey, FencingToken>,
-    /// By the requests of [`Lease::telling`].
-    by_request: BTreeMap<RequestId, FencingToken>,
-    /// By [`Lease::end`].
-    ends: BTreeSet<(Millis, FencingToken)>,
-}
-
 impl Leases {
     pub fn len(&self) -> usize {
         match self {
             Leases::Single(lease) => usize::from(lease.is_some()),
-            Leases::Many(many) => many.by_token.len(),
+            Leases::Many { by_token, .. } => by_token.len(),
         }
     }
 
@@ -127,9 +100,9 @@ impl Leases {
     pub fn iter(&self) -> impl Iterator<Item = &Lease> {
         let (one, many) = match self {
             Leases::Single(lease) => (lease.as_ref(), None),
-            Leases::Many(many) => (None, Some(many)),
+            Leases::Many { by_token, .. } => (None, Some(by_token)),
         };
-        let many = many.into_iter().flat_map(|many| many.by_token.values());
+        let many = many.into_iter().flat_map(BTreeMap::values);
         one.into_iter().chain(many)
     }
 
@@ -137,7 +110,7 @@ impl Leases {
     pub fn first(&self) -> Option<&Lease> {
         match self {
             Leases::Single(lease) => lease.as_ref(),
-            Leases::Many(many) => many.by_token.values().next(),
+            Leases::Many { by_token, .. } => by_token.values().next(),
         }
     }
 
@@ -149,31 +122,41 @@ impl Leases {
     pub fn get(&self, token: FencingToken) -> Option<&Lease> {
         match self {
             Leases::Single(lease) => lease.as_ref().filter(|lease| lease.token == token),
-            Leases::Many(many) => many.by_token.get(&token),
+            Leases::Many { by_token, .. } => by_token.get(&token),
         }
     }
 
     pub fn with_ticket(&self, ticket: Ticket) -> Option<&Lease> {
         match self {
             Leases::Single(lease) => lease.as_ref().filter(|lease| lease.row.ticket == ticket),
-            Leases::Many(many) => many.by_token.get(many.by_ticket.get(&ticket)?),
+            Leases::Many {
+                by_token,
+                by_ticket,
+                ..
+            } => by_token.get(by_ticket.get(&ticket)?),
         }
     }
 
     pub fn with_key(&self, key: &IdempotencyKey) -> Option<&Lease> {
         match self {
             Leases::Single(lease) => lease.as_ref().filter(|lease| lease.has_key(key)),
-            Leases::Many(many) => many.by_token.get(many.by_key.get(key)?),
+            Leases::Many {
+                by_token, by_key, ..
+            } => by_token.get(by_key.get(key)?),
         }
     }
 
-    /// The lease that the answer to this request tells of ([`Lease::telling`]).
+    /// The lease that the answer to this request tells of ([`Lease::unconfirmed`]).
     pub fn with_request(&self, request: RequestId) -> Option<&Lease> {
         match self {
             Leases::Single(lease) => lease
                 .as_ref()
-                .filter(|lease| lease.telling().contains(&request)),
-            Leases::Many(many) => many.by_token.get(many.by_request.get(&request)?),
+                .filter(|lease| lease.unconfirmed.contains(&request)),
+            Leases::Many {
+                by_token,
+                by_request,
+                ..
+            } => by_token.get(by_request.get(&request)?),
         }
     }
 
@@ -186,7 +169,7 @@ impl Leases {
     pub fn next_end(&self) -> Option<(Millis, FencingToken)> {
         match self {
             Leases::Single(lease) => lease.as_ref().and_then(|l| Some((l.end()?, l.token))),
-            Leases::Many(many) => many.ends.first().copied(),
+            Leases::Many { ends, .. } => ends.first().copied(),
         }
     }
 
@@ -196,88 +179,91 @@ impl Leases {
         token: FencingToken,
         change: impl FnOnce(&mut Lease) -> T,
     ) -> Option<T> {
-        match self {
-            Leases::Single(lease) => lease.as_mut().filter(|l| l.token == token).map(change),
-            Leases::Many(many) => {
-                let mut lease = many.take(token)?;
-                let changed = change(&mut lease);
-                many.put(lease);
-                Some(changed)
-            }
+        if let Leases::Single(lease) = self {
+            return lease.as_mut().filter(|l| l.token == token).map(change);
         }
+        let mut lease = self.take(token)?;
+        let changed = change(&mut lease);
+        self.put(lease);
+        Some(changed)
     }
 
     /// Removes a lease: to end it, or to put it back with changes.
     pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
         match self {
             Leases::Single(lease) => lease.take_if(|lease| lease.token == token),
-            Leases::Many(many) => many.take(token),
+            Leases::Many {
+                by_token,
+                by_ticket,
+                by_key,
+                by_request,
+                ends,
+            } => {
+                let lease = by_token.remove(&token)?;
+                by_ticket.remove(&lease.row.ticket);
+                if let Some(row) = &lease.row.key {
+                    by_key.remove(&row.key);
+                }
+                for request in &lease.unconfirmed {
+                    by_request.remove(request);
+                }
+                if let Some(end) = lease.end() {
+                    ends.remove(&(end, token));
+                }
+                Some(lease)
+            }
         }
     }
 
     pub fn put(&mut self, lease: Lease) {
         match self {
-            Leases::Many(many) => many.put(lease),
             Leases::Single(single) => match single.take() {
                 None => *single = Some(lease),
                 Some(first) => {
-                    let mut many = Box::<ManyLeases>::default();
-                    many.put(first);
-                    many.put(lease);
-                    *self = Leases::Many(many);
+                    *self = Leases::Many {
+                        by_token: BTreeMap::new(),
+                        by_ticket: BTreeMap::new(),
+                        by_key: BTreeMap::new(),
+                        by_request: BTreeMap::new(),
+                        ends: BTreeSet::new(),
+                    };
+                    self.put(first);
+                    self.put(lease);
                 }
             },
+            Leases::Many {
+                by_token,
+                by_ticket,
+                by_key,
+                by_request,
+                ends,
+            } => {
+                let token = lease.token;
+                by_ticket.insert(lease.row.ticket, token);
+                if let Some(row) = &lease.row.key {
+                    by_key.insert(row.key.clone(), token);
+                }
+                by_request.extend(lease.unconfirmed.iter().map(|request| (*request, token)));
+                ends.extend(lease.end().map(|end| (end, token)));
+                by_token.insert(token, lease);
+            }
         }
     }
 
     /// Drops the indexes when fewer than two leases are left.
     pub fn shrink(&mut self) {
-        let Leases::Many(many) = self else {
-            return;
-        };
-        if many.by_token.len() < 2 {
-            let last = many.by_token.pop_first();
+        if let Leases::Many { by_token, .. } = self
+            && by_token.len() < 2
+        {
+            let last = by_token.pop_first();
             *self = Leases::Single(last.map(|(_, lease)| lease));
         }
     }
 
     /// Whether the indexes match the leases, and exist only for two or more. For the invariants.
     pub fn is_consistent(&self) -> bool {
-        let Leases::Many(many) = self else {
-            return true;
-        };
-        let mut expected = ManyLeases::default();
-        many.by_token.values().for_each(|l| expected.put(l.clone()));
-        **many == expected && many.by_token.len() > 1
-    }
-}
-
-impl ManyLeases {
-    fn put(&mut self, lease: Lease) {
-        let token = lease.token;
-        self.by_ticket.insert(lease.row.ticket, token);
-        if let Some(key) = &lease.row.key {
-            self.by_key.insert(key.key.clone(), token);
-        }
-        for request in lease.telling() {
-            self.by_request.insert(*request, token);
-        }
-        self.ends.extend(lease.end().map(|end| (end, token)));
-        self.by_token.insert(token, lease);
-    }
-
-    fn take(&mut self, token: FencingToken) -> Option<Lease> {
-        let lease = self.by_token.remove(&token)?;
-        self.by_ticket.remove(&lease.row.ticket);
-        if let Some(key) = &lease.row.key {
-            self.by_key.remove(&key.key);
-        }
-        for request in lease.telling() {
-            self.by_request.remove(request);
-        }
-        if let Some(end) = lease.end() {
-            self.ends.remove(&(end, token));
-        }
-        Some(lease)
+        let mut expected = Leases::default();
+        self.iter().for_each(|lease| expected.put(lease.clone()));
+        *self == expected
     }
 }

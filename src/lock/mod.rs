@@ -36,7 +36,6 @@ pub use command::{
     Answer, Command, LockOptions, LockRequest, Outcome, PresentedTicket, Refusal, RequestId,
     WaitPolicy,
 };
-pub use ended::EndedTicket;
 pub use names::{
     FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,
     ResourceOptions, Seconds, Selector, Ticket, TicketId, Ttl, WallMillis,
@@ -44,4 +43,4 @@ pub use names::{
 pub use rows::EndReason;
 pub use state::LockState;
 pub use suspend::SuspendedLease;
-pub use terms::{Limits, Profile, Terms};
+pub use terms::{Profile, Terms};

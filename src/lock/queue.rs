@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::command::{Death, LockOptions, RequestId, WaitPolicy};
 use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
-use super::terms::Limits;
+use super::terms::Terms;
 
 /// Arrival number of a ticket within its resource. The queue is in this order.
 pub type Seq = u64;
@@ -47,17 +47,6 @@ impl Open {
     }
 }
 
-/// Whether a waiter is near. Times are on the monotonic clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Presence {
-    /// Near: at least one request is open.
-    Open,
-    /// Near until this time.
-    Near(Millis),
-    /// Not near. Dropped at this time, unless the ticket is presented before.
-    Far(Millis),
-}
-
 /// One place in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiter {
@@ -74,7 +63,9 @@ pub struct Waiter {
     /// Address of the client that last asked with this ticket.
     pub client: Option<IpAddr>,
     open: Vec<Open>,
-    presence: Presence,
+    /// When it stops being near, or, if it is not near, is dropped, unless the ticket is presented before.
+    /// `None`: a request is open.
+    due: Option<Millis>,
     last_seen: Millis,
 }
 
@@ -115,7 +106,7 @@ impl Waiter {
             announced: false,
             client: None,
             open: Vec::new(),
-            presence: Presence::Near(0),
+            due: None,
             last_seen: 0,
         }
     }
@@ -150,17 +141,6 @@ impl Waiter {
     }
 }
 
-/// Something that became due in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// The wait of this request is over.
-    WaitOver(RequestId),
-    /// This waiter is no longer near.
-    WentFar(Seq),
-    /// This waiter was not seen for `TICKET_TTL_SECONDS` and must be removed.
-    Dropped(Seq),
-}
-
 /// The waiters of one lock, with indexes by everything that they are looked up by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Queue {
@@ -172,7 +152,7 @@ pub struct Queue {
     /// Open requests, and the request of each [`TicketDelivery::SentIn`].
     by_request: BTreeMap<RequestId, Seq>,
     near: BTreeSet<Seq>,
-    /// When each waiter without an open request changes its presence next.
+    /// By [`Waiter::due`].
     due: BTreeSet<(Millis, Seq)>,
     /// When the wait of each parked request is over.
     waits: BTreeSet<(Millis, RequestId)>,
@@ -234,14 +214,14 @@ impl Queue {
     }
 
     /// Inserts a waiter without open requests at its place. It counts as seen at `now`.
-    pub fn insert(&mut self, mut waiter: Waiter, now: Millis, limits: &Limits) {
+    pub fn insert(&mut self, mut waiter: Waiter, now: Millis, terms: &Terms) {
         waiter.last_seen = now;
-        waiter.presence = Presence::Near(now + limits.claim_ms);
-        self.add(waiter);
+        waiter.due = Some(now + terms.claim_ms);
+        self.add(waiter, true);
     }
 
     /// Adds a waiter, with its open requests, to every index.
-    fn add(&mut self, waiter: Waiter) {
+    fn add(&mut self, waiter: Waiter, near: bool) {
         let seq = waiter.row.seq;
         let index = self.order.partition_point(|s| *s < seq);
         self.order.insert(index, seq);
@@ -255,7 +235,8 @@ impl Queue {
         if let TicketDelivery::SentIn(request) = waiter.delivery {
             self.by_request.insert(request, seq);
         }
-        self.add_presence(seq, waiter.presence);
+        self.near.extend(near.then_some(seq));
+        self.due.extend(waiter.due.map(|at| (at, seq)));
         self.waiters.insert(seq, waiter);
     }
 
@@ -263,16 +244,6 @@ impl Queue {
         self.by_request.insert(open.request, seq);
         let until = open.until().map(|at| (at, open.request));
         self.waits.extend(until);
-    }
-
-    fn add_presence(&mut self, seq: Seq, presence: Presence) {
-        match presence {
-            Presence::Open | Presence::Near(_) => self.near.insert(seq),
-            Presence::Far(_) => self.near.remove(&seq),
-        };
-        if let Presence::Near(at) | Presence::Far(at) = presence {
-            self.due.insert((at, seq));
-        }
     }
 
     /// Removes a waiter together with its open requests.
@@ -293,7 +264,7 @@ impl Queue {
             self.by_request.remove(&request);
         }
         self.near.remove(&seq);
-        if let Presence::Near(at) | Presence::Far(at) = waiter.presence {
+        if let Some(at) = waiter.due {
             self.due.remove(&(at, seq));
         }
         Some(waiter)
@@ -316,15 +287,22 @@ impl Queue {
     }
 
     /// Notes a sign of life at `now`: the waiter is near from then on.
-    pub fn touch(&mut self, seq: Seq, now: Millis, limits: &Limits) {
+    pub fn touch(&mut self, seq: Seq, now: Millis, terms: &Terms) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
             waiter.last_seen = now;
-            let presence = if waiter.open.is_empty() {
-                Presence::Near(now + limits.claim_ms)
-            } else {
-                Presence::Open
-            };
-            self.set_presence(seq, presence);
+            let due = waiter.open.is_empty().then_some(now + terms.claim_ms);
+            self.near.insert(seq);
+            self.set_due(seq, due);
+        }
+    }
+
+    /// Notes that a waiter is near no more. It is dropped when it was not seen for `TICKET_TTL_SECONDS`.
+    pub fn set_far(&mut self, seq: Seq, terms: &Terms) {
+        if let Some(waiter) = self.waiters.get(&seq) {
+            let unseen_ms = terms.ticket_ttl_ms.max(terms.claim_ms);
+            let due = Some(waiter.last_seen + unseen_ms);
+            self.near.remove(&seq);
+            self.set_due(seq, due);
         }
     }
 
@@ -335,7 +313,8 @@ impl Queue {
         };
         waiter.open.push(open);
         self.add_request(seq, &open);
-        self.set_presence(seq, Presence::Open);
+        self.near.insert(seq);
+        self.set_due(seq, None);
     }
 
     /// Ends the wait of this request, and returns the request as it waited. It stays open until its answer has
@@ -356,18 +335,18 @@ impl Queue {
         &mut self,
         request: RequestId,
         now: Millis,
-        limits: &Limits,
+        terms: &Terms,
     ) -> Option<(Seq, Millis)> {
         let seq = self.with_request(request)?;
         let mut open = self.get(seq)?.open.iter();
         let since = open.find(|open| open.request == request)?.since;
-        self.close(request, false, now, limits);
+        self.close(request, false, now, terms);
         Some((seq, since))
     }
 
     /// Detaches a request. `delivered`: its answer left. A waiter whose last request closes stays near for
     /// `CLAIM_SECONDS` from `now`.
-    pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, limits: &Limits) {
+    pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, terms: &Terms) {
         let Some(seq) = self.by_request.remove(&request) else {
             return;
         };
@@ -381,46 +360,28 @@ impl Queue {
         if let Some(index) = waiter.open.iter().position(|o| o.request == request) {
             let open = waiter.open.remove(index);
             self.unschedule_wait(&open);
-            self.touch(seq, now, limits);
+            self.touch(seq, now, terms);
         }
     }
 
-    fn set_presence(&mut self, seq: Seq, presence: Presence) {
+    fn set_due(&mut self, seq: Seq, due: Option<Millis>) {
         let Some(waiter) = self.waiters.get_mut(&seq) else {
             return;
         };
-        let before = std::mem::replace(&mut waiter.presence, presence);
-        if let Presence::Near(at) | Presence::Far(at) = before {
-            self.due.remove(&(at, seq));
+        if let Some(before) = std::mem::replace(&mut waiter.due, due) {
+            self.due.remove(&(before, seq));
         }
-        self.add_presence(seq, presence);
+        self.due.extend(due.map(|at| (at, seq)));
     }
 
-    /// When [`Queue::pop_due`] next has something to return. `None`: never.
-    pub fn deadline(&self) -> Option<Millis> {
-        let wait = self.waits.first().map(|(at, _)| *at);
-        let due = self.due.first().map(|(at, _)| *at);
-        [wait, due].into_iter().flatten().min()
+    /// The waiter that next stops being near or, if it is not near, is dropped, and when.
+    pub fn next_due(&self) -> Option<(Millis, Seq)> {
+        self.due.first().copied()
     }
 
-    /// The next thing that is due at `now`. A change from near to far is made here; what else follows is up to
-    /// the caller. At the same instant presence comes before waits, so that a request whose wait ends when a
-    /// reservation ends still gets the lock.
-    pub fn pop_due(&mut self, now: Millis, limits: &Limits) -> Option<Due> {
-        let at = self.deadline().filter(|at| *at <= now)?;
-        let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
-            return self
-                .waits
-                .first()
-                .map(|(_, request)| Due::WaitOver(*request));
-        };
-        let waiter = self.waiters.get(&seq)?;
-        if matches!(waiter.presence, Presence::Near(_)) {
-            let drop_at = (waiter.last_seen + limits.ticket_ttl_ms).max(at);
-            self.set_presence(seq, Presence::Far(drop_at));
-            return Some(Due::WentFar(seq));
-        }
-        Some(Due::Dropped(seq))
+    /// The parked request whose wait ends next, and when.
+    pub fn next_wait_end(&self) -> Option<(Millis, RequestId)> {
+        self.waits.first().copied()
     }
 
     /// All parked requests, in queue order.
@@ -434,11 +395,14 @@ impl Queue {
     /// Whether the indexes match the waiters exactly. For the invariants.
     pub fn is_consistent(&self) -> bool {
         let mut expected = Queue::default();
-        self.waiters
-            .values()
-            .for_each(|waiter| expected.add(waiter.clone()));
-        let is_present =
-            |waiter: &Waiter| waiter.open.is_empty() == (waiter.presence != Presence::Open);
-        *self == expected && self.waiters.values().all(is_present)
+        for (seq, waiter) in self.iter() {
+            expected.add(waiter.clone(), self.is_near(seq));
+        }
+        // A waiter with an open request is near, and nothing of it is due.
+        let is_kept = |(seq, waiter): (Seq, &Waiter)| match waiter.due {
+            Some(_) => waiter.open.is_empty(),
+            None => !waiter.open.is_empty() && self.is_near(seq),
+        };
+        *self == expected && self.iter().all(is_kept)
     }
 }

@@ -80,7 +80,8 @@ pub struct KeyRow {
 /// One ended ticket. A store deletes the rows for which [`EndedRow::is_outlived_by`] holds of a newer row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedRow {
-    /// Number within the resource, in the order in which its tickets ended; used once.
+    /// Number within the resource, in the order in which its tickets ended; used once. The core gives it out when
+    /// it remembers the ticket.
     pub n: u64,
     pub ticket: Ticket,
     pub reason: EndReason,

@@ -3,11 +3,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::command::{HolderView, PlaceView, RequestId, Role};
-use super::ended::{Ended, EndedTicket};
-use super::leases::{Lease, LeaseClock, Leases};
+use super::ended::Ended;
+use super::leases::{Lease, Leases};
 use super::names::{FencingToken, Millis, Mode, Now, ResourceOptions, Ticket, Ttl, WallMillis};
 use super::queue::{Queue, Seq, Waiter};
-use super::rows::{ENDED_MS, EndReason, HeadRow, HolderRow, LockChanges, LockRows};
+use super::rows::{ENDED_MS, EndReason, EndedRow, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
 /// The lock of one resource: its leases, its queue and its ended tickets. Commands change it by
@@ -69,7 +69,7 @@ impl LockState {
         for row in rows.waiting {
             state
                 .queue_mut()
-                .insert(Waiter::known(row), now.mono, &terms.limits);
+                .insert(Waiter::known(row), now.mono, terms);
         }
         for row in holders {
             let ttl = row.ticket.ttl;
@@ -79,11 +79,9 @@ impl LockState {
                 token: row.token,
                 acquired_at: row.acquired_at,
                 told: true,
-                clock: LeaseClock::Running {
-                    since: leases_from,
-                    expires: state.expiry(terms, ttl, leases_from, leases_from),
-                    unconfirmed: Vec::new(),
-                },
+                unconfirmed: Vec::new(),
+                since: Some(leases_from),
+                expires: state.expiry(terms, ttl, leases_from, leases_from),
                 seen: None,
                 client: None,
             });
@@ -96,8 +94,11 @@ impl LockState {
     /// clock. `None`: never.
     pub fn deadline(&self) -> Option<Millis> {
         let lease = self.leases.next_end().map(|(at, _)| at);
-        let queue = self.queue_ref().and_then(Queue::deadline);
-        [lease, self.delay_until, queue].into_iter().flatten().min()
+        let queue = self.queue_ref();
+        let place = queue.and_then(Queue::next_due).map(|(at, _)| at);
+        let wait = queue.and_then(Queue::next_wait_end).map(|(at, _)| at);
+        let all = [lease, self.delay_until, place, wait];
+        all.into_iter().flatten().min()
     }
 
     pub fn options(&self) -> ResourceOptions {
@@ -160,20 +161,21 @@ impl LockState {
         self.leases.first().map(|lease| lease.acquired_at)
     }
 
-    /// The ended tickets to remember after the resource is removed: those that expired or were forced off, and
-    /// those with an idempotency key, because a late copy of that request must not take the lock anew.
-    pub fn lost_tickets(&self, now: Millis) -> Vec<EndedTicket> {
-        let matters =
-            |lost: &&EndedTicket| lost.reason != EndReason::Released || lost.attempt().is_some();
-        let lost = self.ended.remembered(now).filter(matters);
-        lost.cloned().collect()
+    /// The ended tickets to remember after the resource is removed, and until when: those that expired or were
+    /// forced off, and those with an idempotency key, because a late copy of that request must not take the lock
+    /// anew.
+    pub fn lost_tickets(&self, now: Millis) -> Vec<(EndedRow, Millis)> {
+        let lost = self.ended.remembered(now);
+        lost.filter(|(row, _)| row.reason != EndReason::Released || row.attempt().is_some())
+            .cloned()
+            .collect()
     }
 
     /// Remembers the lost tickets of an earlier resource of the same name. Returns the rows to store.
-    pub fn recall(&mut self, lost: Vec<EndedTicket>) -> LockChanges {
+    pub fn recall(&mut self, lost: Vec<(EndedRow, Millis)>) -> LockChanges {
         let mut changes = LockChanges::default();
-        for lost in lost {
-            changes.end(self.ended.remember(lost));
+        for (row, until) in lost {
+            changes.end(self.ended.remember(row, until));
         }
         changes
     }
@@ -189,11 +191,9 @@ impl LockState {
     /// The leases whose clients may not know of them: only one answer told of the lease, to a ticket that its
     /// client did not know before, and nothing has confirmed it since. Yields that request and the ticket.
     pub fn unconfirmed(&self) -> impl Iterator<Item = (RequestId, Ticket)> {
-        self.leases.iter().filter_map(|lease| match &lease.clock {
-            LeaseClock::Running { unconfirmed, .. } if !lease.told => match unconfirmed[..] {
-                [request] => Some((request, lease.row.ticket)),
-                _ => None,
-            },
+        let running = self.leases.iter().filter(|lease| lease.since.is_some());
+        running.filter_map(|lease| match lease.unconfirmed[..] {
+            [request] if !lease.told => Some((request, lease.row.ticket)),
             _ => None,
         })
     }
@@ -334,11 +334,7 @@ impl LockState {
         now: Millis,
     ) -> Option<Millis> {
         let by_ttl = self.ttl(terms, ttl).limit_ms().map(|ttl| now + ttl);
-        let by_limit = terms
-            .limits
-            .lease_seconds_max
-            .limit_ms()
-            .map(|max| since + max);
+        let by_limit = terms.lease_seconds_max.limit_ms().map(|max| since + max);
         match (by_ttl, by_limit) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -349,21 +345,19 @@ impl LockState {
     /// TTL is at least 1 ms, because 0 would mean "does not expire".
     pub(super) fn told_ttl(&self, terms: &Terms, now: Millis, lease: &Lease) -> Ttl {
         let own = self.ttl(terms, lease.row.ttl);
-        let Some(max_ms) = terms.limits.lease_seconds_max.limit_ms() else {
+        let Some(max_ms) = terms.lease_seconds_max.limit_ms() else {
             return own;
         };
-        let left_ms = match lease.clock {
-            LeaseClock::Answering(_) => max_ms,
-            LeaseClock::Running { since, .. } => (since + max_ms).saturating_sub(now).max(1),
-        };
+        let left = |since: Millis| (since + max_ms).saturating_sub(now).max(1);
+        let left_ms = lease.since.map_or(max_ms, left);
         let told_ms = own.limit_ms().map_or(left_ms, |own| own.min(left_ms));
         Ttl::from_millis(told_ms).unwrap_or(own)
     }
 
     pub(super) fn view(&self, terms: &Terms, now: Now, lease: &Lease) -> HolderView {
-        let expires = match lease.clock {
-            LeaseClock::Answering(_) => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
-            LeaseClock::Running { expires, .. } => expires,
+        let expires = match lease.since {
+            Some(_) => lease.expires,
+            None => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
         };
         HolderView {
             owner: lease.row.owner.clone(),

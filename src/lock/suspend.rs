@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use super::command::RequestId;
-use super::leases::{LeaseClock, Leases};
+use super::leases::Lease;
 use super::names::{FencingToken, Millis, Now, ResourceOptions};
 use super::rows::LockRows;
 use super::state::LockState;
@@ -19,30 +19,20 @@ use super::terms::Terms;
 /// store that made it. Times are on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SuspendedLease {
-    token: FencingToken,
+    pub token: FencingToken,
     told: bool,
-    since: Millis,
-    /// The last millisecond in which the lease certainly holds. `None`: does not expire.
-    expires: Option<Millis>,
     unconfirmed: Box<[RequestId]>,
+    since: Millis,
+    /// The last millisecond in which the lease certainly holds. `None`: it does not expire.
+    pub expires: Option<Millis>,
     seen: Option<Millis>,
     client: Option<IpAddr>,
 }
 
 impl SuspendedLease {
-    /// The lease's fencing token.
-    pub fn token(&self) -> FencingToken {
-        self.token
-    }
-
-    /// The first millisecond, on the monotonic clock, in which the lease is over.
+    /// The first millisecond in which the lease is over. `None`: it does not expire.
     pub fn deadline(&self) -> Option<Millis> {
         self.expires.map(|last| last + 1)
-    }
-
-    /// The last millisecond, on the monotonic clock, in which the lease certainly holds. `None`: it does not expire.
-    pub fn expires(&self) -> Option<Millis> {
-        self.expires
     }
 }
 
@@ -50,36 +40,26 @@ impl LockState {
     /// Whether the rows and a [`SuspendedLease`] contain the whole state: one running lease holds the lock,
     /// nobody waits, no lock-delay runs, and the TTL that renewals use is the stored one.
     pub fn can_suspend(&self) -> bool {
-        let running = match &self.leases {
-            Leases::Single(Some(lease)) => {
-                matches!(lease.clock, LeaseClock::Running { .. })
-                    && lease.stored_ttl == lease.row.ttl
-            }
-            Leases::Single(None) | Leases::Many(_) => false,
-        };
-        running && self.queue.is_none() && self.delay_until.is_none()
+        let fits = |lease: &Lease| lease.since.is_some() && lease.stored_ttl == lease.row.ttl;
+        self.leases.len() == 1
+            && self.leases.first().is_some_and(fits)
+            && self.queue.is_none()
+            && self.delay_until.is_none()
     }
 
     /// What to keep of this lock while its state is out of memory. Call it once all its changes are durable.
     /// `None`: the lock cannot be suspended.
     pub fn suspend(&self) -> Option<SuspendedLease> {
         let lease = self.leases.first().filter(|_| self.can_suspend())?;
-        match &lease.clock {
-            LeaseClock::Answering(_) => None,
-            LeaseClock::Running {
-                since,
-                expires,
-                unconfirmed,
-            } => Some(SuspendedLease {
-                token: lease.token,
-                told: lease.told,
-                since: *since,
-                expires: *expires,
-                unconfirmed: unconfirmed.as_slice().into(),
-                seen: lease.seen,
-                client: lease.client,
-            }),
-        }
+        Some(SuspendedLease {
+            token: lease.token,
+            told: lease.told,
+            unconfirmed: lease.unconfirmed.as_slice().into(),
+            since: lease.since?,
+            expires: lease.expires,
+            seen: lease.seen,
+            client: lease.client,
+        })
     }
 
     /// Restores the lock from its rows and lets its lease go on as `memory` says. If `memory` is of another
@@ -93,18 +73,14 @@ impl LockState {
         memory: &SuspendedLease,
     ) -> LockState {
         let mut state = LockState::restore(options, rows, terms, now, now.mono);
-        if let Leases::Single(Some(lease)) = &mut state.leases
-            && lease.token == memory.token
-        {
+        state.leases.change(memory.token, |lease| {
             lease.told = memory.told;
+            lease.unconfirmed = memory.unconfirmed.to_vec();
+            lease.since = Some(memory.since);
+            lease.expires = memory.expires;
             lease.seen = memory.seen;
             lease.client = memory.client;
-            lease.clock = LeaseClock::Running {
-                since: memory.since,
-                expires: memory.expires,
-                unconfirmed: memory.unconfirmed.to_vec(),
-            };
-        }
+        });
         state
     }
 }

@@ -67,9 +67,11 @@ impl Profile {
     }
 }
 
-/// Limits of time and number. A name in capitals is the setting that the limit comes from.
+/// The profile and the limits that [`super::LockState::apply`] works by. A name in capitals is the setting that a
+/// limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Terms {
+    pub profile: Profile,
     /// `CLAIM_SECONDS`: how long a ticket stays near after its last request ended.
     pub claim_ms: Millis,
     /// `TICKET_TTL_SECONDS`: a waiting ticket that is not presented for this long is dropped.
@@ -80,20 +82,14 @@ pub struct Limits {
     pub waiters_max: usize,
 }
 
-impl Default for Limits {
+impl Default for Terms {
     fn default() -> Self {
-        Limits {
+        Terms {
+            profile: Profile::Default,
             claim_ms: 5_000,
             ticket_ttl_ms: 60_000,
             lease_seconds_max: Seconds::ZERO,
             waiters_max: 20_000,
         }
     }
-}
-
-/// The profile and the limits that [`super::LockState::apply`] works by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    pub profile: Profile,
-    pub limits: Limits,
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, Metric, MetricFamily, MetricType};
 
@@ -19,34 +20,29 @@ thread_local! {
     };
 }
 
-/// Aligned so that nothing else is on its cache lines, nor on those that are fetched along with them.
-#[repr(align(128))]
-struct CacheAligned<M>(M);
-
-/// One value, with a copy for each thread.
+/// One value, with a copy for each thread, which has cache lines of its own.
 #[derive(Clone)]
-pub struct PerThread<M>(Arc<[CacheAligned<M>]>);
+pub struct PerThread<M>(Arc<[CachePadded<M>]>);
 
 impl<M> PerThread<M> {
     pub fn new(make: impl Fn() -> M) -> PerThread<M> {
-        PerThread((0..COPIES).map(|_| CacheAligned(make())).collect())
+        PerThread((0..COPIES).map(|_| CachePadded::new(make())).collect())
     }
 
     /// The copy of the calling thread.
     pub fn mine(&self) -> &M {
-        let CacheAligned(mine) = &self.0[COPY.with(|copy| *copy)];
-        mine
+        &self.0[COPY.with(|copy| *copy)]
     }
 
     /// All copies.
     pub fn all(&self) -> impl Iterator<Item = &M> {
-        self.0.iter().map(|CacheAligned(copy)| copy)
+        self.0.iter().map(|copy| &**copy)
     }
 }
 
 impl<M: Collector> Collector for PerThread<M> {
     fn desc(&self) -> Vec<&Desc> {
-        self.0[0].0.desc()
+        self.0[0].desc()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {

@@ -16,14 +16,13 @@ const OTHER: &str = "other";
 type Labels = (&'static str, &'static str, u16);
 
 /// The series of one HTTP worker, which looks up those of each kind of answer only once.
-#[derive(Default)]
-pub struct WorkerRequests(RefCell<HashMap<Labels, (IntCounter, Histogram)>>);
+pub type RequestSeries = RefCell<HashMap<Labels, (IntCounter, Histogram)>>;
 
-impl WorkerRequests {
-    /// A request was answered. `route`: its pattern. `metrics`: always those of the same server.
+impl Metrics {
+    /// A request was answered. `series`: those of the worker that answered it. `route`: its pattern.
     pub fn answered(
         &self,
-        metrics: &Metrics,
+        series: &RequestSeries,
         route: &'static str,
         method: &str,
         status: u16,
@@ -31,11 +30,11 @@ impl WorkerRequests {
     ) {
         let method = METHODS.into_iter().find(|known| *known == method);
         let method = method.unwrap_or(OTHER);
-        let mut series = self.0.borrow_mut();
+        let mut series = series.borrow_mut();
         let (answered, latencies) = series.entry((route, method, status)).or_insert_with(|| {
             let labels = [route, method, &status.to_string()];
-            let answered = metrics.http_requests_total.mine();
-            let latencies = metrics.http_request_seconds.mine();
+            let answered = self.http_requests_total.mine();
+            let latencies = self.http_request_seconds.mine();
             (
                 answered.with_label_values(&labels),
                 latencies.with_label_values(&[route, class(status)]),

@@ -4,7 +4,7 @@
 //! be trusted: the incarnation grows, every actor answers its open requests with 503 and retires, and new actors read
 //! from the store once it is open again.
 //!
-//! [`Committed`]: crate::persistence::messages::CommitResult::Committed
+//! [`Committed`]: crate::shared::resource_notice::ResourceNotice::Committed
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -18,67 +18,50 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
 use crate::lock::ResourceName;
-use crate::persistence::messages::{Ending, PersistenceNotice, RegistryOrder};
+use crate::persistence::messages::PersistenceNotice;
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LivenessGuard, PROOF_PAUSE};
+use crate::shared::registry_notice::RegistryNotice;
 use crate::shared::server_state::{PERSISTENCE, ServerState};
 use crate::store::StoreError;
-use crate::store::members::InstanceId;
+use crate::store::members::{InstanceId, heartbeat_every};
 
 /// Pause between two hand-overs of past leases to the store. A crash loses at most the past leases of that time.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 /// Pause between two checkpoints, in which the store catches up on what commits put off.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Opening,
-    Serving,
-    /// The store is closed for good, and must not be opened again.
-    Finished,
-}
-
 /// Sends the result of an operation, once, to the task that waits for it.
 pub(super) type ResultSender = oneshot::Sender<Result<(), StoreError>>;
 
-/// How far this instance is in giving slots and taking them over, in a shared store.
-#[derive(Default)]
-pub(super) struct Sharing {
-    /// A gift or take-over is in progress.
-    pub(super) busy: bool,
-    /// Number of gifts, made or in doubt. A heartbeat that was sent before the last one shows slots that are
-    /// gone.
-    pub(super) gifts: u64,
-    /// No gift or take-over begins before this time.
-    pub(super) not_before: Option<Instant>,
-    /// A heartbeat is in progress.
-    pub(super) heartbeat_open: bool,
-    /// Another heartbeat was asked for while one was in progress.
-    pub(super) heartbeat_again: bool,
-    /// The reply to [`Ending::GiveSlots`]: sent when no slot is left that another instance takes.
-    pub(super) leaving: Option<oneshot::Sender<()>>,
-    /// This instance ends.
-    pub(super) is_leaving: bool,
-    /// When this instance first saw each of the instances.
-    pub(super) known: HashMap<InstanceId, Instant>,
-}
-
 pub struct Persistence {
     pub(super) server: Arc<ServerState>,
-    pub(super) registry: Option<Recipient<RegistryOrder>>,
-    pub(super) phase: Phase,
-    /// The incarnation in which this actor serves. It is not the current one any more when the registry has given up a
-    /// commit that hangs.
-    pub(super) incarnation: u64,
+    pub(super) registry: Option<Recipient<RegistryNotice>>,
     /// Sends the result of the first attempt to open the store.
     pub(super) first_open: Option<ResultSender>,
-    pub(super) commits: Arc<CommitQueue>,
+    /// Says also whether the store is open.
+    pub(super) commits: Arc<parking_lot::Mutex<CommitQueue>>,
     /// Names in the transaction that is in progress, with their indexes in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
     /// Loads of names that have a commit queued or in progress, until it is stored.
     pub(super) deferred: Vec<(ResourceName, ResultSender)>,
-    pub(super) sharing: Sharing,
+    /// A gift or take-over of slots is in progress.
+    pub(super) slots_move: bool,
+    /// No gift or take-over begins before this time.
+    pub(super) no_move_before: Option<Instant>,
+    /// Number of gifts, made or in doubt. A heartbeat that was sent before the last one shows slots that are
+    /// gone.
+    pub(super) gifts: u64,
+    pub(super) heartbeat_open: bool,
+    /// Another heartbeat was asked for while one was in progress.
+    pub(super) heartbeat_again: bool,
+    /// When this instance first saw each of the instances.
+    pub(super) first_seen: HashMap<InstanceId, Instant>,
+    /// This instance ends, and takes no slots any more.
+    pub(super) is_leaving: bool,
+    /// The sender of [`PersistenceNotice::GiveSlots`].
+    pub(super) slots_given: Option<oneshot::Sender<()>>,
     pub(super) checkpointing: bool,
     /// Held while past leases are handed to the store: one hand-over at a time, and none while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
@@ -96,20 +79,25 @@ pub struct Persistence {
 impl Persistence {
     pub fn new(
         server: Arc<ServerState>,
-        commits: Arc<CommitQueue>,
+        commits: Arc<parking_lot::Mutex<CommitQueue>>,
         first_open: ResultSender,
     ) -> Persistence {
         Persistence {
             alive: server.liveness.actor(PERSISTENCE),
             server,
             registry: None,
-            sharing: Sharing::default(),
-            phase: Phase::Opening,
-            incarnation: 0,
             first_open: Some(first_open),
             commits,
             in_flight: HashMap::default(),
             deferred: Vec::new(),
+            slots_move: false,
+            no_move_before: None,
+            gifts: 0,
+            heartbeat_open: false,
+            heartbeat_again: false,
+            first_seen: HashMap::default(),
+            is_leaving: false,
+            slots_given: None,
             checkpointing: false,
             handing_over: Arc::default(),
             failing_since: None,
@@ -117,6 +105,11 @@ impl Persistence {
             read_failure_logged: None,
             drained: Vec::new(),
         }
+    }
+
+    /// Whether the store is open.
+    pub(super) fn is_serving(&self) -> bool {
+        self.commits.lock().incarnation.is_some()
     }
 
     pub(super) fn store_timeout(&self) -> Duration {
@@ -157,8 +150,8 @@ impl Actor for Persistence {
         ctx.run_interval(PROOF_PAUSE, |actor, _| actor.alive.prove());
         ctx.run_interval(CHECKPOINT_EVERY, |actor, ctx| actor.checkpoint(ctx));
         ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
-        if let Some(times) = self.server.store.heartbeat_ms() {
-            let every = Duration::from_millis(times.every_ms);
+        if let Some(lease) = self.server.store.instance_lease() {
+            let every = heartbeat_every(lease);
             ctx.run_interval(every, |actor, ctx| actor.send_heartbeat(ctx));
         }
         self.open_store(ctx);
@@ -172,49 +165,41 @@ impl Handler<PersistenceNotice> for Persistence {
         match msg {
             PersistenceNotice::CommitsWait => self.work(ctx),
             PersistenceNotice::CommitTimedOut => {
-                if self.incarnation != self.server.incarnation() {
+                if self.commits.lock().incarnation != Some(self.server.incarnation()) {
                     self.lose_store(&late(self.store_timeout()), ctx);
                 }
             }
-            PersistenceNotice::ActorStopped(actor) => self.commits.forget(&actor),
+            PersistenceNotice::ActorStopped(actor) => self.commits.lock().forget(&actor),
             PersistenceNotice::Heartbeat => self.send_heartbeat(ctx),
             PersistenceNotice::Registry(registry) => self.registry = Some(registry),
-        }
-    }
-}
-
-impl Handler<Ending> for Persistence {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, step: Ending, ctx: &mut Self::Context) -> Self::Result {
-        match step {
-            Ending::GiveSlots => self.give_slots(ctx),
-            Ending::Finish => self.finish(ctx),
+            PersistenceNotice::GiveSlots(given) => self.give_slots(given, ctx),
+            PersistenceNotice::Finish(finished) => self.finish(finished, ctx),
         }
     }
 }
 
 impl Persistence {
-    fn finish(&mut self, ctx: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
+    fn finish(&mut self, finished: oneshot::Sender<()>, ctx: &mut Context<Self>) {
         let (tx, rx) = oneshot::channel();
         self.drained.push(tx);
         self.work(ctx);
         self.notify_drained();
         // From here on nothing may open the store again: neither a heartbeat that finds it closed, nor a
         // retry that is waiting for the database.
-        let finish = rx.into_actor(self).then(|_, actor, _| {
-            actor.phase = Phase::Finished;
-            actor.commits.finish();
-            actor.server.gate.close(Closed::Stopping);
-            let server = actor.server.clone();
-            let handing_over = actor.handing_over.clone();
-            async move {
-                let _alone = handing_over.lock().await;
-                server.hand_over_history().await;
-                server.store.close().await;
-            }
-            .into_actor(actor)
-        });
-        Box::pin(finish)
+        rx.into_actor(self)
+            .then(|_, actor, _| {
+                actor.commits.lock().finish();
+                actor.server.gate.close(Closed::Stopping);
+                let server = actor.server.clone();
+                let handing_over = actor.handing_over.clone();
+                async move {
+                    let _alone = handing_over.lock().await;
+                    server.hand_over_history().await;
+                    server.store.close().await;
+                    let _ = finished.send(());
+                }
+                .into_actor(actor)
+            })
+            .spawn(ctx);
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::CommitResult;
-use crate::persistence::queue::{Batch, BatchMember};
+use crate::persistence::actor::{Persistence, unpanicked, within};
+use crate::persistence::queue::Batch;
+use crate::shared::resource_notice::ResourceNotice;
 use crate::store::{Snapshot, Store, StoreError};
 
 /// The result of a batch: the members that were rejected, by index; or an error that leaves everything in doubt.
@@ -19,9 +19,9 @@ impl Persistence {
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
         // If the incarnation is another one, the registry gave up a commit that hangs, and its notice is on its way.
         let incarnation = self.server.incarnation();
-        let serves = self.phase == Phase::Serving && self.incarnation == incarnation;
+        let serves = self.commits.lock().incarnation == Some(incarnation);
         let batch = match serves && self.in_flight.is_empty() {
-            true => self.commits.take(),
+            true => self.commits.lock().take(),
             false => None,
         };
         let Some(batch) = batch else {
@@ -74,7 +74,7 @@ impl Persistence {
 
     /// Starts a checkpoint. It runs beside the commits, which take turns with it in the store.
     pub(super) fn checkpoint(&mut self, ctx: &mut Context<Self>) {
-        if self.checkpointing || self.phase != Phase::Serving {
+        if self.checkpointing || !self.is_serving() {
             return;
         }
         self.checkpointing = true;
@@ -107,7 +107,7 @@ impl Persistence {
 
     /// Hands the store the past leases that it does not have yet.
     pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
-        if self.phase != Phase::Serving {
+        if !self.is_serving() {
             return;
         }
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
@@ -124,37 +124,43 @@ impl Persistence {
     /// Updates the metrics of the queue.
     pub(super) fn count(&self) {
         let metrics = &self.server.metrics;
-        let (queued, in_flight) = (self.commits.len(), self.in_flight.len());
+        let (queued, in_flight) = (self.commits.lock().len(), self.in_flight.len());
         metrics.persistence_queue_resources.set(queued as i64);
         metrics
             .persistence_in_flight_resources
             .set(in_flight as i64);
     }
 
-    fn stored(&mut self, members: Vec<BatchMember>, result: BatchResult, ctx: &mut Context<Self>) {
+    /// A transaction is done: tells the `members` of its batch.
+    fn stored(
+        &mut self,
+        members: Vec<(Recipient<ResourceNotice>, u64)>,
+        result: BatchResult,
+        ctx: &mut Context<Self>,
+    ) {
         let mut refused = match result {
             Ok(refused) => refused,
             Err(error) => return self.lose_store(&error, ctx),
         };
-        for (place, BatchMember { actor, seq }) in members.into_iter().enumerate() {
+        for (place, (actor, seq)) in members.into_iter().enumerate() {
             match refused.remove(&place) {
-                None => actor.do_send(CommitResult::Committed { seq }),
+                None => actor.do_send(ResourceNotice::Committed { seq }),
                 Some(error) => self.discard(&actor, &error),
             }
         }
     }
 
     /// Discards an actor whose change was rejected: the next actor of its name starts from the stored state.
-    fn discard(&mut self, actor: &Recipient<CommitResult>, error: &StoreError) {
+    fn discard(&mut self, actor: &Recipient<ResourceNotice>, error: &StoreError) {
         log::error!("{error}");
         self.server.metrics.store_failed(error);
-        self.commits.discard(actor);
+        self.commits.lock().discard(actor);
         self.server.restart_leases();
-        actor.do_send(CommitResult::Discard(None));
+        actor.do_send(ResourceNotice::Discard(None));
     }
 
     pub(super) fn notify_drained(&mut self) {
-        if self.commits.is_empty() && self.in_flight.is_empty() {
+        if self.commits.lock().is_empty() && self.in_flight.is_empty() {
             for drained in self.drained.drain(..) {
                 let _ = drained.send(());
             }

@@ -2,23 +2,44 @@
 
 use std::sync::Arc;
 
-use actix::{Addr, Handler, Message};
+use actix::{Addr, Handler, Message, Recipient};
+use parking_lot::Mutex;
 
 use crate::persistence::actor::Persistence;
 use crate::persistence::messages::PersistenceNotice;
 use crate::persistence::queue::CommitQueue;
-use crate::store::StoreError;
+use crate::shared::gate::Closed;
+use crate::shared::resource_notice::ResourceNotice;
+use crate::store::{Snapshot, StoreError};
 
 #[derive(Clone)]
 pub struct PersistenceHandle {
     pub actor: Addr<Persistence>,
-    /// The queue to which resource actors push their commits.
-    pub commits: Arc<CommitQueue>,
+    pub commits: Arc<Mutex<CommitQueue>>,
 }
 
 impl PersistenceHandle {
     pub fn tell(&self, notice: PersistenceNotice) {
         self.actor.do_send(notice);
+    }
+
+    /// Hands in commit `seq` of an actor that was started in `incarnation`. The actor is sent
+    /// [`ResourceNotice::Committed`] or [`ResourceNotice::Discard`].
+    ///
+    /// # Errors
+    /// [`Closed::Stopping`]: nothing is stored any more.
+    pub fn commit(
+        &self,
+        actor: Recipient<ResourceNotice>,
+        seq: u64,
+        incarnation: u64,
+        snapshot: Snapshot,
+    ) -> Result<(), Closed> {
+        let pushed = self.commits.lock().push(actor, seq, incarnation, snapshot);
+        if pushed? {
+            self.tell(PersistenceNotice::CommitsWait);
+        }
+        Ok(())
     }
 
     /// Has the persistence actor read something from the store.

@@ -3,7 +3,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | messages to and from the actor |
+//! | `messages` | messages to the actor |
 //! | `queue` | commits merged per name into batches, one transaction after another |
 //! | `handle` | how a resource actor reaches the persistence actor |
 //! | `actor` | the state of the actor, and how it ends |

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use crate::persistence::actor::{Persistence, Phase, unpanicked};
-use crate::persistence::messages::RegistryOrder;
+use crate::lock::FencingToken;
+use crate::persistence::actor::{Persistence, unpanicked};
 use crate::shared::gate::{Closed, boottime_ms};
-use crate::store::{HeartbeatTimes, Opened, StoreError};
+use crate::shared::registry_notice::RegistryNotice;
+use crate::store::StoreError;
+use crate::store::members::{Members, heartbeat_valid};
 
 /// Pause between two attempts to open a store that is away, and the longest such pause: it grows while attempts fail.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -20,11 +22,9 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after an attempt that failed. `failing`: since when no attempt has succeeded. The pause is an eighth of that
 /// time, so that a cause that lasts costs little, and an outage is noticed to be over soon after. It is no longer than
 /// an eighth of an instance lease, for the reason given at [`STANDBY_PAUSE`].
-fn reopen_pause(failing: Duration, times: Option<HeartbeatTimes>) -> Duration {
-    // A heartbeat is valid for three quarters of a lease.
-    let eighth = times.map(|times| Duration::from_millis(times.valid_ms / 6));
-    let longest = eighth.map_or(REOPEN_PAUSE_MAX, |eighth| {
-        eighth.clamp(REOPEN_PAUSE, REOPEN_PAUSE_MAX)
+fn reopen_pause(failing: Duration, lease: Option<Duration>) -> Duration {
+    let longest = lease.map_or(REOPEN_PAUSE_MAX, |lease| {
+        (lease / 8).clamp(REOPEN_PAUSE, REOPEN_PAUSE_MAX)
     });
     (failing / 8).clamp(REOPEN_PAUSE, longest)
 }
@@ -33,7 +33,7 @@ impl Persistence {
     /// Starts an attempt to open the store. The attempt has no time-out: a migration would begin again each time. The
     /// store itself bounds its calls to the database.
     pub(super) fn open_store(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Finished {
+        if self.commits.lock().is_finished {
             return;
         }
         let limit = self.store_timeout().mul_f32(1.5);
@@ -51,7 +51,8 @@ impl Persistence {
 
     /// The attempt takes long: closes the gate with that reason, and lets the start of the server go on.
     fn still_opening(&mut self, after: Duration) {
-        if self.phase != Phase::Opening {
+        // The attempt may have succeeded at the same moment, and a timer that has fired is not cancelled any more.
+        if self.is_serving() || self.commits.lock().is_finished {
             return;
         }
         let text = format!("opening it takes longer than {} ms", after.as_millis());
@@ -64,11 +65,11 @@ impl Persistence {
 
     pub(super) fn opened(
         &mut self,
-        result: Result<Opened, StoreError>,
+        result: Result<(FencingToken, Option<Members>), StoreError>,
         sent: u64,
         ctx: &mut Context<Self>,
     ) {
-        if self.phase == Phase::Finished {
+        if self.commits.lock().is_finished {
             return;
         }
         let first = self.first_open.take();
@@ -80,9 +81,14 @@ impl Persistence {
         }
     }
 
-    fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+    fn act_on(
+        &mut self,
+        result: Result<(FencingToken, Option<Members>), StoreError>,
+        sent: u64,
+        ctx: &mut Context<Self>,
+    ) {
         let pause = match result {
-            Ok(opened) => return self.serve(opened, sent, ctx),
+            Ok((token_floor, members)) => return self.serve(token_floor, members, sent, ctx),
             Err(error @ StoreError::Unusable(_)) => {
                 self.server.gate.lose_store(error.detail());
                 self.server.metrics.store_failed(&error);
@@ -99,7 +105,7 @@ impl Persistence {
                 self.server.metrics.store_failed(&error);
                 self.warn_once(&format!("waiting for the store: {error}"));
                 let since = *self.failing_since.get_or_insert_with(Instant::now);
-                reopen_pause(since.elapsed(), self.server.store.heartbeat_ms())
+                reopen_pause(since.elapsed(), self.server.store.instance_lease())
             }
         };
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
@@ -115,22 +121,26 @@ impl Persistence {
 
     /// The store is open: begins a new incarnation and opens the gate. `sent`: when the attempt began, in
     /// [`boottime_ms`].
-    fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
-        self.server.raise_token_floor(opened.token_floor);
-        let members = opened.members.as_ref();
-        self.server
-            .use_recorded_profile(members.and_then(|all| all.recorded_profile));
+    fn serve(
+        &mut self,
+        token_floor: FencingToken,
+        members: Option<Members>,
+        sent: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        self.server.raise_token_floor(token_floor);
+        let recorded = members.as_ref().and_then(|all| all.recorded_profile);
+        self.server.use_recorded_profile(recorded);
         self.server.next_incarnation();
-        self.incarnation = self.server.incarnation();
-        self.phase = Phase::Serving;
         self.failing_since = None;
         self.server.metrics.store_opened_count.inc();
-        self.commits.open(self.incarnation);
-        if let Some(times) = self.server.store.heartbeat_ms() {
-            self.server.gate.valid_until(sent + times.valid_ms);
+        self.commits.lock().incarnation = Some(self.server.incarnation());
+        if let Some(lease) = self.server.store.instance_lease() {
+            let valid_ms = heartbeat_valid(lease).as_millis() as u64;
+            self.server.gate.valid_until(sent + valid_ms);
         }
         // From here on this instance answers only for the slots that the store says it owns.
-        if let Some(members) = opened.members {
+        if let Some(members) = members {
             self.server.slots.share();
             self.handle_members(members, ctx);
         }
@@ -145,10 +155,9 @@ impl Persistence {
 
     /// The store is lost: begins a new incarnation, discards the memory of all actors, and opens the store again.
     pub(super) fn lose_store(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
-        if self.phase != Phase::Serving {
+        if !self.is_serving() {
             return;
         }
-        self.phase = Phase::Opening;
         let why = match error {
             StoreError::Standby => Closed::Standby,
             _ => Closed::StoreAway,
@@ -164,13 +173,13 @@ impl Persistence {
         }
         self.server.next_incarnation();
         self.forget_slots();
-        self.commits.close();
+        self.commits.lock().close();
         self.count();
         for (_, load) in self.deferred.drain(..) {
             let _ = load.send(Err(error.clone()));
         }
         if let Some(registry) = &self.registry {
-            registry.do_send(RegistryOrder::DiscardAll(why));
+            registry.do_send(RegistryNotice::DiscardAll(why));
         }
         self.notify_drained();
         self.open_store(ctx);
@@ -184,12 +193,8 @@ mod tests {
     #[test]
     fn the_pause_between_two_attempts_grows_with_the_outage_up_to_a_part_of_the_lease() {
         let pause = |failing: u64, lease_ms: Option<u64>| {
-            let times = lease_ms.map(|lease_ms| HeartbeatTimes {
-                every_ms: lease_ms / 8,
-                valid_ms: lease_ms / 4 * 3,
-            });
-            let pause = reopen_pause(Duration::from_secs(failing), times);
-            pause.as_millis()
+            let lease = lease_ms.map(Duration::from_millis);
+            reopen_pause(Duration::from_secs(failing), lease).as_millis()
         };
         let alone = [0, 2, 8, 60].map(|s| pause(s, None));
         assert_eq!(alone, [250, 250, 1000, 2000]);

@@ -6,9 +6,9 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::ResourceName;
-use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::{List, Load, LoadData};
-use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
+use crate::persistence::actor::{Persistence, unpanicked, within};
+use crate::persistence::messages::{Load, LoadData};
+use crate::store::{ListQuery, ListedResource, StoreError, StoredData, StoredResource};
 
 /// A read of the store: the future of its result.
 type Reading<T> = ResponseActFuture<Persistence, Result<T, StoreError>>;
@@ -16,7 +16,7 @@ type Reading<T> = ResponseActFuture<Persistence, Result<T, StoreError>>;
 impl Persistence {
     /// Whether a commit of this name is queued or in progress.
     fn is_busy(&self, name: &ResourceName) -> bool {
-        self.in_flight.contains_key(name) || self.commits.contains(name)
+        self.in_flight.contains_key(name) || self.commits.lock().contains(name)
     }
 
     /// Lets deferred loads go on whose names have no pending commit any more.
@@ -36,7 +36,7 @@ impl Persistence {
         &self,
         read: impl Future<Output = Result<T, StoreError>> + 'static,
     ) -> Reading<T> {
-        if self.phase != Phase::Serving {
+        if !self.is_serving() {
             return not_read("not open");
         }
         let reading = within(self.store_timeout(), read).into_actor(self);
@@ -97,11 +97,11 @@ impl Handler<LoadData> for Persistence {
     }
 }
 
-impl Handler<List> for Persistence {
+impl Handler<ListQuery> for Persistence {
     type Result = Reading<Vec<ListedResource>>;
 
-    fn handle(&mut self, msg: List, _: &mut Self::Context) -> Self::Result {
-        if self.phase != Phase::Serving {
+    fn handle(&mut self, query: ListQuery, _: &mut Self::Context) -> Self::Result {
+        if !self.is_serving() {
             return not_read("not open");
         }
         let store = self.server.store.clone();
@@ -112,7 +112,7 @@ impl Handler<List> for Persistence {
         let listing = async move {
             let checkpointed = unpanicked(store.checkpoint()).await;
             let listed = match &checkpointed {
-                Ok(()) => within(limit, store.list(&msg.0, listing_limit)).await,
+                Ok(()) => within(limit, store.list(&query, listing_limit)).await,
                 Err(error) => Err(error.clone()),
             };
             (checkpointed, listed)

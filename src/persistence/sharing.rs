@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::RegistryOrder;
+use crate::persistence::actor::{Persistence, unpanicked, within};
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
 use crate::shared::members::Reachability;
+use crate::shared::registry_notice::RegistryNotice;
 use crate::store::StoreError;
-use crate::store::members::{InstanceId, MemberState, Members, Slot};
+use crate::store::members::{InstanceId, MemberState, Members, Slot, heartbeat_valid};
 
 /// Most slots that are given in one step, so that their names are unavailable only for a moment.
 const STEP_MAX: usize = 64;
@@ -29,7 +29,7 @@ impl Persistence {
     /// the store is lost.
     pub(super) fn handle_members(&mut self, members: Members, ctx: &mut Context<Self>) {
         self.server.raise_token_floor(members.token_floor);
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         let slots = &self.server.slots;
         for slot in Slot::all() {
             let is_mine = members.owner(slot) == members.me;
@@ -40,36 +40,37 @@ impl Persistence {
                 return self.lose_store(&StoreError::Unavailable(text.to_owned()), ctx);
             }
         }
-        let known = &mut self.sharing.known;
-        known.retain(|id, _| members.member(*id).is_some());
+        let first_seen = &mut self.first_seen;
+        first_seen.retain(|id, _| members.member(*id).is_some());
         for member in &members.members {
-            known.entry(member.id).or_insert_with(Instant::now);
+            first_seen.entry(member.id).or_insert_with(Instant::now);
         }
-        self.server.members.see(members);
+        let all = &self.server.members;
+        all.send_if_modified(|view| view.see(members));
         self.take_step(ctx);
     }
 
     /// Sends a heartbeat, and handles what the store returns about the other instances.
     pub(super) fn send_heartbeat(&mut self, ctx: &mut Context<Self>) {
-        if self.phase != Phase::Serving || self.server.store.heartbeat_ms().is_none() {
+        if !self.is_serving() || self.server.store.instance_lease().is_none() {
             return;
         }
-        if self.sharing.heartbeat_open {
-            self.sharing.heartbeat_again = true;
+        if self.heartbeat_open {
+            self.heartbeat_again = true;
             return;
         }
-        self.sharing.heartbeat_open = true;
+        self.heartbeat_open = true;
         let store = self.server.store.clone();
         let sent = boottime_ms();
-        let (incarnation, gifts) = (self.server.incarnation(), self.sharing.gifts);
+        let (incarnation, gifts) = (self.server.incarnation(), self.gifts);
         within(self.store_timeout(), async move { store.heartbeat().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
-                actor.sharing.heartbeat_open = false;
+                actor.heartbeat_open = false;
                 if actor.server.incarnation() == incarnation {
                     actor.heartbeat_answered(result, sent, gifts, ctx);
                 }
-                if std::mem::take(&mut actor.sharing.heartbeat_again) {
+                if std::mem::take(&mut actor.heartbeat_again) {
                     actor.send_heartbeat(ctx);
                 }
             })
@@ -85,14 +86,15 @@ impl Persistence {
         gifts: u64,
         ctx: &mut Context<Self>,
     ) {
-        match (result, self.server.store.heartbeat_ms()) {
-            (Ok(members), Some(times)) => {
-                self.server.gate.valid_until(sent + times.valid_ms);
+        match (result, self.server.store.instance_lease()) {
+            (Ok(members), Some(lease)) => {
+                let valid_ms = heartbeat_valid(lease).as_millis() as u64;
+                self.server.gate.valid_until(sent + valid_ms);
                 match members {
-                    Some(members) if self.sharing.gifts == gifts => {
+                    Some(members) if self.gifts == gifts => {
                         self.handle_members(members, ctx);
                     }
-                    Some(_) => self.sharing.heartbeat_again = true,
+                    Some(_) => self.heartbeat_again = true,
                     None => {}
                 }
             }
@@ -104,44 +106,44 @@ impl Persistence {
     /// The store is lost: this instance answers for no slots, and the step in progress is void.
     pub(super) fn forget_slots(&mut self) {
         self.server.slots.lose_all();
-        self.sharing.busy = false;
-        self.sharing.gifts += 1;
+        self.slots_move = false;
+        self.gifts += 1;
     }
 
     /// Begins the next step, if none is in progress: a take-over, else a gift.
     fn take_step(&mut self, ctx: &mut Context<Self>) {
         let too_early = |at: Instant| at > Instant::now();
-        if self.sharing.busy || self.sharing.not_before.is_some_and(too_early) {
+        if self.slots_move || self.no_move_before.is_some_and(too_early) {
             return;
         }
         if let Some(dead) = self.next_dead() {
             self.take_over(dead, ctx);
         } else if let Some((slots, to)) = self.next_gift() {
             self.begin_gift(slots, to, ctx);
-        } else if let Some(leaving) = self.sharing.leaving.take() {
+        } else if let Some(given) = self.slots_given.take() {
             // No slots are left, or no instance takes them.
-            let _ = leaving.send(());
+            let _ = given.send(());
         }
     }
 
     /// The dead instance from which this one takes over next.
     fn next_dead(&self) -> Option<InstanceId> {
-        let view = self.server.members.now();
+        let view = self.server.members.borrow();
         let members = view.members.as_ref()?;
-        let takes = |id: &InstanceId| !self.sharing.is_leaving && *id != members.me;
+        let takes = |id: &InstanceId| !self.is_leaving && *id != members.me;
         members.dead().find(takes)
     }
 
     /// The slots that this instance gives next, and the instance that receives them.
     fn next_gift(&self) -> Option<(Vec<Slot>, InstanceId)> {
-        let view = self.server.members.now();
+        let view = self.server.members.borrow();
         let members = view.members.as_ref()?;
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
-            true => !self.sharing.is_leaving,
+            true => !self.is_leaving,
             false => {
                 let serves =
                     state == MemberState::Serves && view.reachability(id) == Reachability::Reached;
-                serves && (self.sharing.is_leaving || !self.is_newcomer(id))
+                serves && (self.is_leaving || !self.is_newcomer(id))
             }
         };
         let all = members.members.iter();
@@ -163,10 +165,10 @@ impl Persistence {
 
     /// Whether an instance is too new to be given slots.
     fn is_newcomer(&self, id: InstanceId) -> bool {
-        let times = self.server.store.heartbeat_ms();
-        let valid = times.map_or(NEWCOMER, |times| Duration::from_millis(times.valid_ms));
-        let known = self.sharing.known.get(&id);
-        known.is_none_or(|since| since.elapsed() < valid.min(NEWCOMER))
+        let lease = self.server.store.instance_lease();
+        let valid = lease.map_or(NEWCOMER, heartbeat_valid);
+        let first_seen = self.first_seen.get(&id);
+        first_seen.is_none_or(|since| since.elapsed() < valid.min(NEWCOMER))
     }
 
     /// Runs `work`, and then `next` with its result, unless the store was lost meanwhile.
@@ -188,9 +190,9 @@ impl Persistence {
 
     /// Ends a step and sends a heartbeat: at once, or after a pause if the step may have to be tried again (`again`).
     fn end_step(&mut self, again: bool, ctx: &mut Context<Self>) {
-        self.sharing.busy = false;
+        self.slots_move = false;
         if again {
-            self.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
+            self.no_move_before = Some(Instant::now() + AGAIN_PAUSE);
             ctx.run_later(AGAIN_PAUSE, |actor, ctx| actor.send_heartbeat(ctx));
         } else {
             self.send_heartbeat(ctx);
@@ -198,13 +200,13 @@ impl Persistence {
     }
 
     fn take_over(&mut self, dead: InstanceId, ctx: &mut Context<Self>) {
-        self.sharing.busy = true;
+        self.slots_move = true;
         let store = self.server.store.clone();
         // No time-out: the log of the dead instance may be long.
         let taking = unpanicked(async move { store.take_over(dead).await });
         self.run_then(taking, ctx, |actor, result, ctx| match result {
             Ok(()) => {
-                actor.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
+                actor.no_move_before = Some(Instant::now() + AGAIN_PAUSE);
                 actor.end_step(false, ctx);
             }
             Err(error @ StoreError::Rejected(_)) => {
@@ -221,7 +223,7 @@ impl Persistence {
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.end_step(true, ctx);
         };
-        self.sharing.busy = true;
+        self.slots_move = true;
         let (server, incarnation) = (self.server.clone(), self.server.incarnation());
         let preparing = async move {
             let _alone = alone;
@@ -245,7 +247,7 @@ impl Persistence {
             return self.end_step(true, ctx);
         };
         let (left, all_left) = oneshot::channel();
-        registry.do_send(RegistryOrder::Leave {
+        registry.do_send(RegistryNotice::Leave {
             slots: slots.clone(),
             left,
         });
@@ -262,12 +264,12 @@ impl Persistence {
     /// Whether a commit of these slots is queued or in progress: an actor that died may have left one.
     fn has_commits_of(&self, slots: &[Slot]) -> bool {
         let is_of = |name: &_| slots.contains(&Slot::of(name));
-        self.in_flight.keys().any(is_of) || self.commits.any(is_of)
+        self.in_flight.keys().any(is_of) || self.commits.lock().any(is_of)
     }
 
     /// A gift has failed: answers for the slots again.
     fn cancel_gift(&mut self, slots: &[Slot], ctx: &mut Context<Self>) {
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         slots
             .iter()
             .for_each(|slot| self.server.slots.gain(*slot, now));
@@ -294,8 +296,9 @@ impl Persistence {
             move |actor, result, ctx| match result {
                 Ok(true) => {
                     slots.iter().for_each(|slot| actor.server.slots.lose(*slot));
-                    actor.sharing.gifts += 1;
-                    actor.server.members.given(to);
+                    actor.gifts += 1;
+                    let view = &actor.server.members;
+                    view.send_modify(|view| view.given = (view.given.0 + 1, to));
                     actor.end_step(false, ctx);
                 }
                 Ok(false) => actor.cancel_gift(&slots, ctx),
@@ -308,20 +311,19 @@ impl Persistence {
         );
     }
 
-    /// Gives all slots away, because this instance ends.
-    pub(super) fn give_slots(&mut self, ctx: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
-        if !self.server.slots.are_shared() || self.phase != Phase::Serving {
-            return Box::pin(actix::fut::ready(()));
+    /// Gives all slots away, because this instance ends. `given` is sent when that is done.
+    pub(super) fn give_slots(&mut self, given: oneshot::Sender<()>, ctx: &mut Context<Self>) {
+        if !self.server.slots.are_shared() || !self.is_serving() {
+            let _ = given.send(());
+            return;
         }
-        let (tx, rx) = oneshot::channel();
-        self.sharing.is_leaving = true;
-        self.sharing.leaving = Some(tx);
+        self.is_leaving = true;
+        self.slots_given = Some(given);
         let store = self.server.store.clone();
         let leaving = within(self.store_timeout(), async move { store.leave().await });
         self.run_then(leaving, ctx, |actor, result, ctx| match result {
             Err(error) => actor.lose_store(&error, ctx),
             Ok(()) => actor.send_heartbeat(ctx),
         });
-        Box::pin(rx.into_actor(self).map(|_, _, _| ()))
     }
 }

@@ -10,19 +10,17 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::lock::{Millis, ResourceName};
+use crate::lock::{FencingToken, Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, PersistenceNotice, RegistryOrder};
+use crate::persistence::messages::PersistenceNotice;
 use crate::registry::dormant::DormantLeases;
-use crate::registry::find_names::find_names;
-use crate::registry::lock_counts::count;
-use crate::registry::messages::{CountLocks, Find, FindNames, Locate, ResourceLocation};
 use crate::resource::actor::{ResourceActor, Stage};
-use crate::resource::dormant::DormantLease;
-use crate::resource::messages::{RegistryNotice, ResourceNotice};
 use crate::resource::status::{ResourceStatus, StatusCell};
+use crate::shared::dormant::DormantLease;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LivenessGuard, PROOF_PAUSE};
+use crate::shared::registry_notice::RegistryNotice;
+use crate::shared::resource_notice::ResourceNotice;
 use crate::shared::server_state::{REGISTRY, ServerState};
 use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
@@ -39,6 +37,34 @@ const RESUMES_MAX: usize = 256;
 const RESUME_PAUSE_MS: Millis = 25;
 /// Pause after a resumed resource could not be read from the store, in milliseconds.
 const RETRY_PAUSE_MS: Millis = 1_000;
+
+/// Returns the address of a resource's actor. If there is none, starts one on the thread `home`. `None`: this instance
+/// does not answer for the name.
+#[derive(Message)]
+#[rtype(result = "Option<Addr<ResourceActor>>")]
+pub struct Find {
+    pub name: ResourceName,
+    pub home: ArbiterHandle,
+}
+
+/// Returns what this function makes of the registry, on its thread.
+#[derive(Message)]
+#[rtype(result = "T")]
+pub struct Inspect<T: Send + 'static>(pub Box<dyn FnOnce(&Registry) -> T + Send>);
+
+/// Where a resource is.
+pub enum ResourceLocation {
+    /// It has this actor.
+    Live(Addr<ResourceActor>),
+    /// It has no actor, and is held by the lease with this token. `expires`: on the monotonic clock; `None` if the lease
+    /// does not expire.
+    Dormant {
+        token: FencingToken,
+        expires: Option<Millis>,
+    },
+    /// In the store only, if it exists.
+    Stored,
+}
 
 /// The actors of all live names, and the dormant leases. Its addresses keep the actors alive; workers hold theirs
 /// only for a moment.
@@ -69,7 +95,7 @@ struct LiveActor {
 
 impl Registry {
     /// The status of all live and dormant resources.
-    fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
+    pub fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
         let status = |(name, entry): (_, &LiveActor)| Some((name, (*entry.status.lock())?));
         let live = self.live.iter().filter_map(status);
         live.chain(self.dormant.statuses())
@@ -110,7 +136,7 @@ impl Registry {
             status: status.clone(),
             generation: self.generation,
             incarnation,
-            now: self.server.clock.now(),
+            now: self.server.now(),
             server: self.server.clone(),
             registry: registry.recipient(),
             persistence: self.persistence.clone(),
@@ -150,7 +176,7 @@ impl Registry {
     /// The timer has fired: resumes dormant resources whose leases are over.
     fn resume_due(&mut self, ctx: &mut Context<Self>) {
         self.alarm = None;
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         if self.alarm_from <= now {
             self.alarm_from = now + RESUME_PAUSE_MS;
             for _ in 0..RESUMES_MAX {
@@ -176,7 +202,7 @@ impl Registry {
         if let Some((_, handle)) = self.alarm.take() {
             ctx.cancel_future(handle);
         }
-        let pause = at.saturating_sub(self.server.clock.mono());
+        let pause = at.saturating_sub(self.server.mono());
         let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
             registry.resume_due(ctx)
         });
@@ -188,7 +214,7 @@ impl Registry {
         if dormant.incarnation != self.server.incarnation() {
             return;
         }
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         if dormant.lease.deadline().is_some_and(|at| at <= now) {
             // The lease is over. Its actor was started for that, and could not read the store.
             self.alarm_from = now + RETRY_PAUSE_MS;
@@ -197,14 +223,14 @@ impl Registry {
         self.set_alarm(ctx);
     }
 
-    fn locate(&self, name: &ResourceName) -> ResourceLocation {
+    pub fn locate(&self, name: &ResourceName) -> ResourceLocation {
         if let Some(entry) = self.live.get(name) {
             return ResourceLocation::Live(entry.addr.clone());
         }
         match self.dormant.get(name) {
             Some(dormant) => ResourceLocation::Dormant {
-                token: dormant.lease.token(),
-                expires: dormant.lease.expires(),
+                token: dormant.lease.token,
+                expires: dormant.lease.expires,
             },
             None => ResourceLocation::Stored,
         }
@@ -227,9 +253,8 @@ impl Registry {
 
     fn discard_all(&mut self, closed: &Closed) {
         for (_, entry) in self.live.drain() {
-            entry
-                .addr
-                .do_send(CommitResult::Discard(Some(closed.clone())));
+            let discard = ResourceNotice::Discard(Some(closed.clone()));
+            entry.addr.do_send(discard);
         }
         // Dormant leases are of an incarnation that is over. After loading, these leases get their full TTL again.
         self.dormant = DormantLeases::default();
@@ -297,7 +322,7 @@ impl Handler<Find> for Registry {
             }
             if entry.addr.connected() {
                 // The actor is of an earlier incarnation: it has to answer its open requests and retire.
-                let discard = CommitResult::Discard(Some(Closed::StoreAway));
+                let discard = ResourceNotice::Discard(Some(Closed::StoreAway));
                 entry.addr.do_send(discard);
             } else {
                 // The actor died. How long its lease still had to run is not known.
@@ -305,32 +330,16 @@ impl Handler<Find> for Registry {
                 self.server.restart_leases();
             }
         }
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         MessageResult(Some(self.start_actor(&msg, now, ctx.address())))
     }
 }
 
-impl Handler<Locate> for Registry {
-    type Result = MessageResult<Locate>;
+impl<T: Send + 'static> Handler<Inspect<T>> for Registry {
+    type Result = MessageResult<Inspect<T>>;
 
-    fn handle(&mut self, msg: Locate, _: &mut Self::Context) -> Self::Result {
-        MessageResult(msg.names.iter().map(|name| self.locate(name)).collect())
-    }
-}
-
-impl Handler<FindNames> for Registry {
-    type Result = MessageResult<FindNames>;
-
-    fn handle(&mut self, msg: FindNames, _: &mut Self::Context) -> Self::Result {
-        MessageResult(find_names(self.statuses(), &msg.0))
-    }
-}
-
-impl Handler<CountLocks> for Registry {
-    type Result = MessageResult<CountLocks>;
-
-    fn handle(&mut self, msg: CountLocks, _: &mut Self::Context) -> Self::Result {
-        MessageResult(count(self.statuses(), &msg.prefix))
+    fn handle(&mut self, Inspect(make): Inspect<T>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(make(self))
     }
 }
 
@@ -349,7 +358,7 @@ impl Handler<RegistryNotice> for Registry {
                 if current == Some(generation) {
                     self.live.remove(&name);
                     let is_here = self.server.slots.is_here(&name);
-                    let now = self.server.clock.mono();
+                    let now = self.server.mono();
                     self.server.undelivered_grants.left(&name, unconfirmed, now);
                     self.leaving.remove(&name);
                     self.tell_if_left();
@@ -367,18 +376,9 @@ impl Handler<RegistryNotice> for Registry {
                     None => self.server.undelivered_grants.vanished(request),
                 }
             }
-        }
-    }
-}
-
-impl Handler<RegistryOrder> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, order: RegistryOrder, _: &mut Self::Context) {
-        match order {
-            RegistryOrder::DiscardAll(closed) => self.discard_all(&closed),
-            RegistryOrder::Leave { slots, left } => self.leave(slots, left),
-            RegistryOrder::EndWaits => {
+            RegistryNotice::DiscardAll(closed) => self.discard_all(&closed),
+            RegistryNotice::Leave { slots, left } => self.leave(slots, left),
+            RegistryNotice::EndWaits => {
                 for entry in self.live.values() {
                     entry.addr.do_send(ResourceNotice::EndWaits);
                 }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::lock::{Millis, ResourceName};
-use crate::resource::dormant::DormantLease;
 use crate::resource::status::ResourceStatus;
+use crate::shared::dormant::DormantLease;
 use crate::store::shrink::shrink_if_sparse;
 
 /// All dormant leases, by name and by the time when they end.

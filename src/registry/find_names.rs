@@ -6,8 +6,9 @@ use crate::lock::ResourceName;
 use crate::resource::status::ResourceStatus;
 use crate::store::{ListOrder, ListQuery};
 
-/// The names that [`FindNames`](super::messages::FindNames) returns. `live`: all live and dormant resources. Takes time in
-/// proportion to their number, and memory in proportion to the page.
+/// The names of the resources that pass the filters of the query and come first in its order, at most `limit`. The
+/// names themselves are not sorted. `live`: all live and dormant resources. Takes time in proportion to their number,
+/// and memory in proportion to the page.
 pub fn find_names<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     query: &ListQuery,

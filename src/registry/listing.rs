@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
 use crate::lock::{FencingToken, Millis, Now, ResourceName};
-use crate::persistence::messages::List;
+use crate::registry::actor::{Inspect, Registry, ResourceLocation};
 use crate::registry::client::{Router, confirmed};
-use crate::registry::lock_counts::LockCounts;
-use crate::registry::messages::{CountLocks, FindNames, Locate, ResourceLocation};
+use crate::registry::find_names::find_names;
+use crate::registry::lock_counts::{LockCounts, count};
 use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
@@ -44,20 +44,6 @@ pub struct Page {
     pub resources: Vec<Description>,
     /// The `after` of the next page. `None`: there are no more resources, or the order has no next page.
     pub next: Option<ResourceName>,
-}
-
-/// Why a listing was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListingRefused {
-    Closed(Closed),
-    /// The store would take longer than a listing may.
-    TooBusy,
-}
-
-impl From<Closed> for ListingRefused {
-    fn from(closed: Closed) -> ListingRefused {
-        ListingRefused::Closed(closed)
-    }
 }
 
 impl Description {
@@ -115,7 +101,7 @@ impl Router {
     ///
     /// # Errors
     /// As [`Router::page`].
-    pub async fn part_of_page(&self, query: ListQuery) -> Result<(Page, SlotSet), ListingRefused> {
+    pub async fn part_of_page(&self, query: ListQuery) -> Result<(Page, SlotSet), Closed> {
         let before = self.server.slots.here();
         let mut page = self.page(query).await?;
         let covered = before.and(self.server.slots.here());
@@ -137,8 +123,8 @@ impl Router {
     /// The page that the query asks for, of the names that this instance answers for.
     ///
     /// # Errors
-    /// [`ListingRefused::TooBusy`]: the store would take too long. [`ListingRefused::Closed`]: it does not answer.
-    pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
+    /// [`Closed::ListingTooLong`]: the store would take too long. [`Closed::StoreAway`]: it does not answer.
+    pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
         // After a start, rows may show leases as held that have ended since. A page with such rows is read again:
         // their actors have been asked by then.
         for _ in 1..READ_AGAIN_MAX {
@@ -150,7 +136,7 @@ impl Router {
     }
 
     /// Reads a page once. `true`: the page lacks resources, because rows wrongly showed others as held.
-    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), ListingRefused> {
+    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), Closed> {
         let limit = query.limit;
         // One more than asked for, which shows whether there is a next page.
         query.limit += 1;
@@ -188,16 +174,24 @@ impl Router {
     /// [`Closed::StoreAway`]: the registry has ended.
     pub async fn count_locks(&self, prefix: String) -> Result<LockCounts, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
-        let counted = self.registry.send(CountLocks { prefix }).await;
+        let counted = self.inspect(move |registry| count(registry.statuses(), &prefix));
+        let counts = counted.await?;
         let grants = self.server.metrics.grants();
-        let with_grants = |counts| LockCounts { grants, ..counts };
-        counted.map(with_grants).map_err(|_| Closed::StoreAway)
+        Ok(LockCounts { grants, ..counts })
     }
 
     async fn find_names(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
-        let seen = self.registry.send(FindNames(query)).await;
-        seen.map_err(|_| Closed::StoreAway)
+        self.inspect(move |registry| find_names(registry.statuses(), &query))
+            .await
+    }
+
+    async fn inspect<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&Registry) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
+        let made = self.registry.send(Inspect(Box::new(make))).await;
+        made.map_err(|_| Closed::StoreAway)
     }
 
     /// Reads the first rows of names that this instance answers for, and the last name that was read, if there may be
@@ -206,7 +200,7 @@ impl Router {
     async fn own_rows(
         &self,
         query: &ListQuery,
-    ) -> Result<(Vec<ListedResource>, Option<ResourceName>), ListingRefused> {
+    ) -> Result<(Vec<ListedResource>, Option<ResourceName>), Closed> {
         let mut reading = query.clone();
         loop {
             let mut rows = self.rows(reading.clone()).await?;
@@ -224,13 +218,13 @@ impl Router {
         }
     }
 
-    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, ListingRefused> {
+    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, Closed> {
         // Twice the time-out: once for the read, once until a store that hangs is given up.
         let limit = Duration::from_millis(2 * self.server.settings.store_timeout_ms);
-        match self.persistence.send(List(query)).timeout(limit).await {
+        match self.persistence.send(query).timeout(limit).await {
             Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(StoreError::TooSlow(_))) => Err(ListingRefused::TooBusy),
-            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway.into()),
+            Ok(Err(StoreError::TooSlow(_))) => Err(Closed::ListingTooLong),
+            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway),
         }
     }
 
@@ -240,9 +234,12 @@ impl Router {
         &self,
         candidates: BTreeMap<ResourceName, Option<ListedResource>>,
     ) -> Result<Vec<Description>, Closed> {
-        let names = candidates.keys().cloned().collect();
-        let locations = self.registry.send(Locate { names }).await;
-        let locations = locations.map_err(|_| Closed::StoreAway)?;
+        let names: Vec<ResourceName> = candidates.keys().cloned().collect();
+        let locate = move |registry: &Registry| {
+            let locations = names.iter().map(|name| registry.locate(name));
+            locations.collect::<Vec<_>>()
+        };
+        let locations = self.inspect(locate).await?;
         let asked = candidates
             .into_iter()
             .zip(locations)
@@ -259,7 +256,7 @@ impl Router {
         row: Option<ListedResource>,
         location: ResourceLocation,
     ) -> Result<Option<Description>, Closed> {
-        let now = self.server.clock.now();
+        let now = self.server.now();
         let reply = match (location, &row) {
             (ResourceLocation::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None, now)));

@@ -2,7 +2,6 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | messages to the registry |
 //! | `actor` | finds, starts and replaces the actor of a name |
 //! | `dormant` | held resources that were not used for a while and have no actor |
 //! | `client` | how handlers reach a resource: cached addresses, retries of `Moved` |
@@ -13,7 +12,6 @@
 pub mod actor;
 pub mod client;
 mod dormant;
-pub mod find_names;
+mod find_names;
 pub mod listing;
 pub mod lock_counts;
-pub mod messages;

@@ -12,14 +12,15 @@ use actix::prelude::*;
 
 use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, Load, PersistenceNotice};
+use crate::persistence::messages::{Load, PersistenceNotice};
 use crate::resource::documents::Documents;
-use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
-use crate::resource::messages::{Call, RegistryNotice, Reply, ResourceNotice};
+use crate::resource::messages::{Call, Reply};
 use crate::resource::status::StatusCell;
-use crate::shared::cache_budget::Evict;
+use crate::shared::dormant::DormantLease;
 use crate::shared::gate::Closed;
+use crate::shared::registry_notice::RegistryNotice;
+use crate::shared::resource_notice::ResourceNotice;
 use crate::shared::server_state::ServerState;
 use crate::store::{StoreError, StoredResource};
 
@@ -77,7 +78,7 @@ impl ResourceActor {
         // Requests that arrived meanwhile are carried out as of their arrival: a lease that was renewed in time
         // must not end because it took long to load it.
         let first = calls.first().map(|(arrived, _)| *arrived);
-        self.now = first.unwrap_or_else(|| self.server.clock.now());
+        self.now = first.unwrap_or_else(|| self.server.now());
         let mut live = match stored {
             Some(stored) => self.restore(stored, dormant, ctx),
             None => Live::new(self.server.clone()),
@@ -137,7 +138,7 @@ impl ResourceActor {
 
     /// Reads the clocks. To be called at the start of each message.
     pub(super) fn read_clocks(&mut self) {
-        self.now = self.server.clock.now();
+        self.now = self.server.now();
     }
 
     /// Retires: all open requests are answered with `reply`, and requests that arrive later with
@@ -284,28 +285,7 @@ impl Handler<ResourceNotice> for ResourceActor {
     fn handle(&mut self, notice: ResourceNotice, ctx: &mut Self::Context) {
         self.read_clocks();
         match notice {
-            ResourceNotice::Vanished(request) => self.vanished(request, ctx),
-            ResourceNotice::EndWaits => self.end_waits(ctx),
-            ResourceNotice::LeaveMemory => {
-                match &mut self.stage {
-                    Stage::Live(live) => live.is_leaving = true,
-                    Stage::Loading { .. } => return self.retire(&Reply::Closed(Closed::Moving)),
-                    Stage::Retired => {}
-                }
-                self.leave_if_settled();
-            }
-            ResourceNotice::Woken { at } => self.woken(at, ctx),
-        }
-    }
-}
-
-impl Handler<CommitResult> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, msg: CommitResult, ctx: &mut Self::Context) {
-        self.read_clocks();
-        match msg {
-            CommitResult::Committed { seq } if !self.is_stale() => {
+            ResourceNotice::Committed { seq } if !self.is_stale() => {
                 let Some(live) = self.live() else {
                     return;
                 };
@@ -324,26 +304,36 @@ impl Handler<CommitResult> for ResourceActor {
                 self.leave_if_settled();
             }
             // This actor's incarnation is over: a `Discard` follows.
-            CommitResult::Committed { .. } => {}
-            CommitResult::Discard(closed) => {
+            ResourceNotice::Committed { .. } => {}
+            ResourceNotice::Discard(closed) => {
                 let refused = Reply::Refused(Refusal::NotStored, None);
                 self.retire(&closed.map_or(refused, Reply::Closed));
                 let stopped = PersistenceNotice::ActorStopped(ctx.address().recipient());
                 self.persistence.tell(stopped);
             }
-        }
-    }
-}
-
-impl Handler<Evict> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
-        self.server.budget.lock().answered(msg.bytes);
-        if let Some(live) = self.live()
-            && let Some(resource) = &mut live.resource
-        {
-            resource.documents.evict(&msg, live.committed);
+            ResourceNotice::Vanished(request) => self.vanished(request, ctx),
+            ResourceNotice::EndWaits => self.end_waits(ctx),
+            ResourceNotice::LeaveMemory => {
+                match &mut self.stage {
+                    Stage::Live(live) => live.is_leaving = true,
+                    Stage::Loading { .. } => return self.retire(&Reply::Closed(Closed::Moving)),
+                    Stage::Retired => {}
+                }
+                self.leave_if_settled();
+            }
+            ResourceNotice::Woken { at } => self.woken(at, ctx),
+            ResourceNotice::Evict {
+                selector,
+                stamp,
+                bytes,
+            } => {
+                self.server.budget.lock().answered(bytes);
+                if let Some(live) = self.live()
+                    && let Some(resource) = &mut live.resource
+                {
+                    resource.documents.evict(&selector, stamp, live.committed);
+                }
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Live;
 use crate::resource::open_requests::OpenRequest;
 use crate::resource::status::ResourceStatus;
-use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
+use crate::shared::audit_log::{AuditEvent, AuditKind};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::FeedEvent;
 use crate::store::history::{LeaseEnd, PastLease};
@@ -63,7 +63,7 @@ impl ResourceActor {
         let happened = self.write_line(AuditEvent {
             token,
             caller: Some(caller),
-            detail: selector.map_or(Detail::Nothing, Detail::Selector),
+            selector,
             ..self.line(kind)
         });
         if let Some(live) = self.live() {
@@ -106,7 +106,11 @@ impl ResourceActor {
             reason: None,
             mode: None,
             caller: None,
-            detail: Detail::Nothing,
+            position: None,
+            waited_ms: None,
+            held_ms: None,
+            selector: None,
+            forced: None,
         }
     }
 
@@ -204,7 +208,7 @@ impl ResourceActor {
                 let asker = live.open.get(request).map(Box::as_ref);
                 self.write_line(AuditEvent {
                     reason: row.reason.as_ref(),
-                    detail: Detail::Position(*position),
+                    position: Some(*position),
                     ..self.line_of_place(AuditKind::Queued, row.owner.as_ref(), row.mode, asker)
                 })
             }
@@ -229,9 +233,8 @@ impl ResourceActor {
                     }
                 };
                 let asker = told.and_then(|told| asker(live, answers, |answer| *answer == told));
-                let why = forced.as_ref().map(|forced| &forced.reason);
                 self.write_line(AuditEvent {
-                    detail: why.map_or(Detail::Nothing, Detail::Why),
+                    forced: forced.as_ref().map(|forced| &forced.reason),
                     ..self.line_of_place(kind, owner.as_ref(), *mode, asker)
                 })
             }
@@ -251,18 +254,15 @@ impl ResourceActor {
             _ => false,
         };
         let metrics = &self.server.metrics;
-        let detail = if promoted {
-            // A grant with a new token, of a lease that goes on: its wait is counted already.
-            metrics.lock_grants_total.mine().inc();
-            Detail::Nothing
-        } else {
-            let waited = queued(holder);
-            metrics.granted(waited);
-            Detail::Waited(waited)
-        };
+        // A promotion is a grant with a new token, of a lease that goes on: its wait is counted already.
+        let waited_ms = (!promoted).then(|| queued(holder));
+        match waited_ms {
+            Some(waited) => metrics.granted(waited),
+            None => metrics.lock_grants_total.mine().inc(),
+        }
         self.write_line(AuditEvent {
             caller: asker(live, answers, like).map(|open| &*open.caller),
-            detail,
+            waited_ms,
             ..self.line_of(AuditKind::Granted, holder)
         })
     }
@@ -283,20 +283,18 @@ impl ResourceActor {
             _ => false,
         };
         let asker = asker(live, answers, like);
-        let (kind, detail) = match reason {
-            EndReason::Released => (AuditKind::Released, Detail::Held(held)),
-            EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
-            EndReason::ForcedOff => {
-                let why = forced.map(|forced| &forced.reason);
-                (AuditKind::ForcedOff, Detail::Forced(held, why))
-            }
+        let kind = match reason {
+            EndReason::Released => AuditKind::Released,
+            EndReason::Expired => AuditKind::Expired,
+            EndReason::ForcedOff => AuditKind::ForcedOff,
         };
         let resource = live.resource.as_ref();
         let ephemeral = resource.is_some_and(|r| r.core.options().ephemeral);
         self.add_to_history(holder, reason.into(), forced, ephemeral);
         self.write_line(AuditEvent {
             caller: asker.map(|open| &*open.caller),
-            detail,
+            held_ms: Some(held),
+            forced: forced.map(|forced| &forced.reason),
             ..self.line_of(kind, holder)
         })
     }
@@ -312,15 +310,11 @@ fn queued(lease: &HolderView) -> Millis {
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     let mut event = FeedEvent::new(line.kind, line.resource.clone(), at);
     event.owner = line.owner.map(|owner| owner.as_str().into());
-    event.reason = line.reason.map(|reason| reason.as_str().into());
+    event.reason = line.forced.or(line.reason).map(|why| why.as_str().into());
     event.mode = line.mode;
     event.fencing_token = line.token.map(|token| token.0);
     event.client = line.caller.and_then(|caller| caller.address);
     event.key = line.caller.and_then(|caller| caller.key.clone());
-    match line.detail {
-        Detail::Selector(selector) => event.selector = Some(selector.as_str().into()),
-        Detail::Forced(_, Some(why)) | Detail::Why(why) => event.reason = Some(why.as_str().into()),
-        _ => {}
-    }
+    event.selector = line.selector.map(|selector| selector.as_str().into());
     event
 }

@@ -1,7 +1,7 @@
 //! The JSON documents of one resource that are in memory.
 //!
 //! A document is loaded on first use, and evicted when all resources together exceed the cache budget. It stays in
-//! memory while its write is not durable or a waiting request needs it.
+//! memory while its write is not durable, it is being read from the store, or a waiting request needs it.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::lock::{Refusal, Selector};
 use crate::resource::messages::{Condition, Document, EntityTag};
-use crate::shared::cache_budget::Evict;
+use crate::shared::resource_notice::ResourceNotice;
 use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, StoredData};
 
@@ -46,7 +46,7 @@ struct DocumentState {
     content: Content,
     /// Number of the commit that stores or deletes the document. It must not leave memory before that is durable.
     commit: u64,
-    /// Number of waiting requests that will need the document.
+    /// Number of waiting requests that will need the document, plus one while it is being read from the store.
     pins: usize,
     /// The budget asked to evict the document: it leaves memory as soon as it is not needed.
     asked_back: bool,
@@ -62,7 +62,7 @@ impl DocumentState {
 pub struct Documents {
     server: Arc<ServerState>,
     /// The actor that the budget asks to evict a document.
-    owner: WeakRecipient<Evict>,
+    owner: WeakRecipient<ResourceNotice>,
     states: HashMap<Selector, DocumentState>,
     /// Number of documents, in memory or not.
     total: usize,
@@ -73,7 +73,11 @@ pub struct Documents {
 }
 
 impl Documents {
-    pub fn new(server: Arc<ServerState>, owner: WeakRecipient<Evict>, total: usize) -> Documents {
+    pub fn new(
+        server: Arc<ServerState>,
+        owner: WeakRecipient<ResourceNotice>,
+        total: usize,
+    ) -> Documents {
         Documents {
             server,
             owner,
@@ -216,7 +220,7 @@ impl Documents {
         release(&self.server, &before);
     }
 
-    /// Keeps a document, once it is in memory, for a waiting request until [`Documents::unpin`].
+    /// Keeps a document, once it is in memory or deleted, for a waiting request or a read until [`Documents::unpin`].
     pub fn pin(&mut self, selector: &Selector) {
         if let Some(state) = self.states.get_mut(selector) {
             state.pins += 1;
@@ -235,9 +239,10 @@ impl Documents {
     }
 
     /// The budget asks to evict a document: done now, or as soon as it is not needed.
-    pub fn evict(&mut self, evict: &Evict, committed: u64) {
-        if let Some(state) = self.states.get_mut(&evict.selector)
-            && matches!(state.content, Content::Loaded { stamp, .. } if stamp == evict.stamp)
+    /// `asked`: the stamp that the budget gave it.
+    pub fn evict(&mut self, selector: &Selector, asked: u64, committed: u64) {
+        if let Some(state) = self.states.get_mut(selector)
+            && matches!(state.content, Content::Loaded { stamp, .. } if stamp == asked)
         {
             state.asked_back = true;
             self.uncommitted = true;

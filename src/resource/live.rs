@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::lock::{
     Command, FencingToken, LockState, Millis, Now, PresentedTicket, Refusal, RequestId,
@@ -15,11 +16,12 @@ use crate::lock::{
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::documents::Documents;
-use crate::resource::dormant::HeldSince;
-use crate::resource::messages::{Call, Description, Reply, ResourceNotice};
+use crate::resource::messages::{Call, Description, Reply};
 use crate::resource::open_requests::{OpenRequests, RequestKind};
+use crate::shared::dormant::HeldSince;
 use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
+use crate::shared::resource_notice::ResourceNotice;
 use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, Snapshot};
 
@@ -30,43 +32,17 @@ pub struct Resource {
     pub documents: Documents,
 }
 
-/// Wakes its actor at `at`, unless it is dropped before.
+/// Wakes the actor at `at`, unless the handle is dropped before.
 ///
 /// A task of its own: an actor's context polls the futures that it runs at every message.
-pub(super) struct Timer {
-    at: Millis,
-    task: actix_rt::task::JoinHandle<()>,
-}
-
-impl Timer {
-    fn new(at: Millis, now: Millis, actor: WeakAddr<ResourceActor>) -> Timer {
-        let pause = Duration::from_millis(at.saturating_sub(now));
-        let task = actix_rt::spawn(async move {
-            actix_rt::time::sleep(pause).await;
-            if let Some(actor) = actor.upgrade() {
-                actor.do_send(ResourceNotice::Woken { at });
-            }
-        });
-        Timer { at, task }
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// A read of one document from the store that is in progress.
-pub(super) struct DocumentRead {
-    /// Requests that wait for the document.
-    #[expect(
-        clippy::vec_box,
-        reason = "calls arrive boxed, and are handled boxed later"
-    )]
-    pub(super) calls: Vec<Box<Call>>,
-    /// The document was written or deleted meanwhile: the result of the read must not be used.
-    pub(super) overtaken: bool,
+fn wake(actor: WeakAddr<ResourceActor>, at: Millis, now: Millis) -> AbortOnDropHandle<()> {
+    let pause = Duration::from_millis(at.saturating_sub(now));
+    AbortOnDropHandle::new(actix_rt::spawn(async move {
+        actix_rt::time::sleep(pause).await;
+        if let Some(actor) = actor.upgrade() {
+            actor.do_send(ResourceNotice::Woken { at });
+        }
+    }))
 }
 
 /// The state of a loaded actor. In memory only, except `resource`, of which the store holds rows.
@@ -80,8 +56,13 @@ pub struct Live {
     /// Events for the feed, oldest first, each with the number of the commit that makes it durable: the next one at
     /// the time of the event. If that commit is never sent, the event is durable with the last one that was.
     pub(super) unpublished: VecDeque<(u64, Arc<FeedEvent>)>,
-    /// Documents that are being loaded; each is read once for all its requests.
-    pub(super) reading: HashMap<Selector, DocumentRead>,
+    /// The documents that are being read from the store, and for each the requests that wait for it. It is pinned
+    /// meanwhile, so that a write or deletion which overtakes the read stays in memory until the read is over.
+    #[expect(
+        clippy::vec_box,
+        reason = "calls arrive boxed, and are handled boxed later"
+    )]
+    pub(super) reading: HashMap<Selector, Vec<Box<Call>>>,
     /// The rows of a resource that was created for the request in progress; they are stored with the changes of
     /// that request. Boxed: it is checked in every step and nearly always `None`.
     pub(super) unborn: Option<Box<Snapshot>>,
@@ -91,7 +72,8 @@ pub struct Live {
     pub(super) sent: u64,
     /// Number of the last commit that is known to be durable.
     pub(super) committed: u64,
-    pub(super) timer: Option<Timer>,
+    /// When the timer wakes the actor, and its task.
+    pub(super) timer: Option<(Millis, AbortOnDropHandle<()>)>,
     pub(super) last_active: Millis,
     /// The name moves to another instance: no request is accepted any more.
     pub(super) is_leaving: bool,
@@ -141,12 +123,12 @@ impl Live {
             }
             self.watchers.retain(|watcher| *watcher != request);
         }
-        for read in self.reading.values_mut() {
-            read.calls.retain(|call| call.request != request);
+        for calls in self.reading.values_mut() {
+            calls.retain(|call| call.request != request);
         }
     }
 
-    /// Releases the pin of a request that waited for the lock.
+    /// Releases the pin of a request that waited for the lock, or of a read.
     pub(super) fn unpin(&mut self, selector: &Selector) {
         if let Some(resource) = &mut self.resource {
             resource.documents.unpin(selector, self.committed);
@@ -157,7 +139,7 @@ impl Live {
         for open in std::mem::take(&mut self.open).into_values() {
             let _ = open.reply.send(Box::new(reply.clone()));
         }
-        for call in self.reading.drain().flat_map(|(_, read)| read.calls) {
+        for call in self.reading.drain().flat_map(|(_, calls)| calls) {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
         self.held_back.clear();
@@ -260,8 +242,8 @@ impl ResourceActor {
         let Some(at) = deadline.into_iter().chain(live.retire_at(retire_ms)).min() else {
             return;
         };
-        if live.timer.as_ref().is_none_or(|timer| timer.at > at) {
-            live.timer = Some(Timer::new(at, now, ctx.address().downgrade()));
+        if live.timer.as_ref().is_none_or(|(set, _)| *set > at) {
+            live.timer = Some((at, wake(ctx.address().downgrade(), at, now)));
         }
     }
 
@@ -269,7 +251,7 @@ impl ResourceActor {
     pub(super) fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
         if let Some(live) = self.live() {
             // A timer that was replaced since may have sent this.
-            live.timer.take_if(|timer| timer.at == at);
+            live.timer.take_if(|(set, _)| *set == at);
         }
         if self.is_stale() {
             return self.retire(&Reply::Closed(Closed::StoreAway));

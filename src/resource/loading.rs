@@ -7,7 +7,7 @@ use actix::prelude::*;
 use crate::lock::{Command, PresentedTicket, Selector, WaitPolicy};
 use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, unread};
-use crate::resource::live::{DocumentRead, Resource};
+use crate::resource::live::Live;
 use crate::resource::messages::{Call, Op};
 use crate::resource::open_requests::RequestKind;
 use crate::store::{ResourceId, StoreError, StoredData};
@@ -25,17 +25,16 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return;
         };
-        let Some(id) = live.resource.as_ref().map(|resource| resource.id.clone()) else {
+        let Some(resource) = &mut live.resource else {
             return;
         };
         match live.reading.entry(selector.clone()) {
             // The read is in progress, even if all requests that waited for it are gone.
-            Entry::Occupied(mut read) => return read.get_mut().calls.push(call),
-            Entry::Vacant(none) => none.insert(DocumentRead {
-                calls: vec![call],
-                overtaken: false,
-            }),
+            Entry::Occupied(mut calls) => return calls.get_mut().push(call),
+            Entry::Vacant(none) => none.insert(vec![call]),
         };
+        resource.documents.pin(&selector);
+        let id = resource.id.clone();
         let persistence = self.persistence.clone();
         let document = LoadData {
             id: id.clone(),
@@ -99,36 +98,42 @@ impl ResourceActor {
         ctx: &mut Context<Self>,
     ) {
         self.read_clocks();
+        let is_same = |live: &Live| {
+            let resource = live.resource.as_ref();
+            resource.is_some_and(|resource| resource.id == *id)
+        };
         let Some(live) = self.live() else {
             return;
         };
-        let Some(DocumentRead { calls, overtaken }) = live.reading.remove(selector) else {
+        let Some(calls) = live.reading.remove(selector) else {
             return;
         };
-        let data = match result {
-            Ok(data) => data,
+        let is_there = is_same(live);
+        match result {
             Err(error) => {
                 for call in calls {
                     let _ = call.reply.send(Box::new(unread(&error)));
                     let request = call.request;
                     self.command(Command::Vanished { request }, ctx);
                 }
-                return;
             }
-        };
-        let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
-        let Some(resource) = live.resource.as_mut().filter(same) else {
-            // The document was changed, or the resource deleted and perhaps created anew, meanwhile.
-            return calls.into_iter().for_each(|call| self.call(call, ctx));
-        };
-        if let Some(data) = data {
-            resource.documents.loaded(selector, data);
+            // The resource was deleted meanwhile, and perhaps created anew.
+            Ok(_) if !is_there => calls.into_iter().for_each(|call| self.call(call, ctx)),
+            Ok(data) => {
+                if let (Some(data), Some(resource)) = (data, &mut live.resource) {
+                    resource.documents.loaded(selector, data);
+                }
+                for call in calls {
+                    // Checked again for each: the request before may have written or deleted the document.
+                    let resource = self.resource();
+                    let exists = resource.and_then(|r| r.documents.exists(selector, false));
+                    self.carry_out(call, exists == Some(true), ctx);
+                }
+            }
         }
-        for call in calls {
-            // Checked again for each: the request before may have written or deleted the document.
-            let resource = self.resource();
-            let exists = resource.and_then(|r| r.documents.exists(selector, false));
-            self.carry_out(call, exists == Some(true), ctx);
+        // Last: what the requests need must not leave memory before.
+        if let Some(live) = self.live().filter(|live| is_same(live)) {
+            live.unpin(selector);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Messages of the resource actor: requests of handlers, its replies, and notices between actors.
+//! What a resource actor is asked, and what it replies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,9 @@ use tokio::sync::oneshot;
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::rows::Forced;
 use crate::lock::{
-    Answer, FencingToken, LockOptions, Millis, PresentedTicket, Refusal, RequestId, ResourceName,
+    Answer, FencingToken, LockOptions, PresentedTicket, Refusal, RequestId, ResourceName,
     ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis,
 };
-use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::ResourceId;
@@ -310,8 +309,9 @@ pub enum Reply {
     Moved,
 }
 
-/// A request on its way to a resource actor. Its sender sends [`ResourceNotice::Vanished`] when nobody waits for
-/// the reply any more.
+/// A request on its way to a resource actor. Its sender sends [`Vanished`] when nobody waits for the reply any more.
+///
+/// [`Vanished`]: crate::shared::resource_notice::ResourceNotice::Vanished
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Call {
@@ -320,40 +320,4 @@ pub struct Call {
     pub caller: Arc<Caller>,
     /// Boxed: a reply is moved a dozen times on its way.
     pub reply: oneshot::Sender<Box<Reply>>,
-}
-
-/// Messages to a resource actor that have no reply.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub enum ResourceNotice {
-    /// The client of this request is gone, or its reply was not taken.
-    Vanished(RequestId),
-    /// The server shuts down: requests that wait are told so. Requests in progress go on.
-    EndWaits,
-    /// The name moves to another instance: accept no request any more, commit what is pending, and retire.
-    LeaveMemory,
-    /// The timer that was set for this time has fired.
-    Woken { at: Millis },
-}
-
-/// Messages to the registry from a resource actor that takes no requests any more.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub enum RegistryNotice {
-    /// The actor has retired.
-    Retired {
-        name: ResourceName,
-        generation: u64,
-        /// The lease that goes on without an actor, if there is one.
-        dormant: Option<DormantLease>,
-        /// Filled if the name moves to another instance: requests that were sent a grant which their client has
-        /// not confirmed, each with its ticket. The client may turn out to be gone.
-        unconfirmed: Vec<(RequestId, Ticket)>,
-    },
-    /// The retired actor learned that the client of this request is gone. The client may have been told of the
-    /// lease that the actor left.
-    VanishedLate {
-        name: ResourceName,
-        request: RequestId,
-    },
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | requests, replies and notices of the actor |
+//! | `messages` | requests and replies |
 //! | `actor` | the phases of the actor: loading, live, retired; one handler for each message |
 //! | `requests` | incoming requests, translated into commands for the lock core |
 //! | `loading` | requests whose document has to be read from the store first |
@@ -13,12 +13,10 @@
 //! | `documents` | the JSON in memory |
 //! | `audit` | reports events to the log, the metrics, the history and the event feed |
 //! | `status` | the status that listings read without a message to the actor |
-//! | `dormant` | what the actor leaves behind when it retires while its lease runs |
 
 pub mod actor;
 mod audit;
 mod documents;
-pub mod dormant;
 mod live;
 mod loading;
 pub mod messages;

@@ -8,15 +8,12 @@ use crate::lock::command::HolderView;
 use crate::lock::{
     Answer, Command, FencingToken, Outcome, PresentedTicket, Refusal, RequestId, Selector,
 };
-use crate::persistence::messages::PersistenceNotice;
-use crate::persistence::queue::{Accepted, BatchMember};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Live;
 use crate::resource::messages::{Condition, Reply};
 use crate::resource::open_requests::RequestKind;
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
-use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
 // For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
@@ -176,14 +173,6 @@ impl ResourceActor {
         let pinned = kind.document().filter(|_| waited).cloned();
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
-        if let (
-            RequestKind::Write(selector, ..) | RequestKind::DeleteSelector(selector, _),
-            Answer::Writable { .. },
-        ) = (&kind, &answer)
-            && let Some(read) = live.reading.get_mut(selector)
-        {
-            read.overtaken = true;
-        }
         let reply = match (kind, answer) {
             (RequestKind::Write(selector, json, condition, _), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
@@ -306,11 +295,9 @@ impl ResourceActor {
             && let Some(snapshot) = snapshot
         {
             let actor = ctx.address().recipient();
-            let commits = &self.persistence.commits;
-            match commits.push(BatchMember { actor, seq }, self.incarnation, snapshot) {
-                Accepted::Taken => {}
-                Accepted::Wake => self.persistence.tell(PersistenceNotice::CommitsWait),
-                Accepted::Finished => self.retire(&Reply::Closed(Closed::Stopping)),
+            let incarnation = self.incarnation;
+            if let Err(closed) = self.persistence.commit(actor, seq, incarnation, snapshot) {
+                self.retire(&Reply::Closed(closed));
             }
         }
     }

@@ -6,6 +6,7 @@
 use parking_lot::Mutex;
 
 use crate::lock::WallMillis;
+use crate::shared::dormant::DormantLease;
 use crate::store::{ListOrder, ListQuery};
 
 /// The status that one actor writes and the registry reads. `None`: no resource of this name exists.
@@ -20,6 +21,17 @@ pub struct ResourceStatus {
     /// Held, reserved for a waiter, or in its lock-delay.
     pub locked: bool,
     pub held_since: Option<WallMillis>,
+}
+
+impl DormantLease {
+    pub fn status(&self) -> ResourceStatus {
+        ResourceStatus {
+            waiting: 0,
+            waits_since: None,
+            locked: true,
+            held_since: self.held.get(),
+        }
+    }
 }
 
 impl ResourceStatus {

@@ -83,24 +83,7 @@ impl AuditKind {
     }
 }
 
-/// What a line says besides its common fields.
-#[derive(Clone, Copy, Debug)]
-pub enum Detail<'a> {
-    Nothing,
-    /// Place in the queue, 1 is next.
-    Position(usize),
-    /// How long the ticket waited for its lease, in milliseconds.
-    Waited(Millis),
-    /// How long the lease lasted, in milliseconds.
-    Held(Millis),
-    Selector(&'a Selector),
-    /// How long the lease had lasted, in milliseconds, and why it was ended.
-    Forced(Millis, Option<&'a Reason>),
-    /// Why a wait was ended.
-    Why(&'a Reason),
-}
-
-/// One change of one resource.
+/// One change of one resource. A field is `None` if it is unknown or does not apply.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditEvent<'a> {
     pub kind: AuditKind,
@@ -113,7 +96,15 @@ pub struct AuditEvent<'a> {
     pub mode: Option<Mode>,
     /// Who sent the request that caused the change. `None`: time caused it, or the client is gone.
     pub caller: Option<&'a Caller>,
-    pub detail: Detail<'a>,
+    /// Place in the queue, 1 is next.
+    pub position: Option<usize>,
+    /// How long the ticket waited for its lease.
+    pub waited_ms: Option<Millis>,
+    /// How long the lease lasted.
+    pub held_ms: Option<Millis>,
+    pub selector: Option<&'a Selector>,
+    /// Why somebody else ended the lease or the wait.
+    pub forced: Option<&'a Reason>,
 }
 
 impl fmt::Display for AuditEvent<'_> {
@@ -129,21 +120,25 @@ impl fmt::Display for AuditEvent<'_> {
         field(f, "client", caller.and_then(|caller| caller.address))?;
         field(f, "request", caller.map(|caller| &caller.tag))?;
         field(f, "key", caller.and_then(|caller| caller.key.as_ref()))?;
-        let time = |ms: Millis| humantime::format_duration(Duration::from_millis(ms));
-        match self.detail {
-            Detail::Nothing => Ok(()),
-            Detail::Position(position) => write!(f, " position={position}"),
-            Detail::Waited(ms) => write!(f, " waited_ms={ms}"),
-            Detail::Held(ms) => write!(f, " held_ms={ms}"),
-            Detail::Selector(selector) => write!(f, " selector={selector:?}"),
-            Detail::Why(reason) => write!(f, " reason={reason:?}"),
-            Detail::Forced(ms, reason) => {
-                write!(f, " held_ms={ms} held=\"{}\"", time(ms))?;
-                match reason {
-                    Some(reason) => write!(f, " reason={reason:?}"),
-                    None => Ok(()),
-                }
+        if let Some(position) = self.position {
+            write!(f, " position={position}")?;
+        }
+        if let Some(waited) = self.waited_ms {
+            write!(f, " waited_ms={waited}")?;
+        }
+        if let Some(held) = self.held_ms {
+            write!(f, " held_ms={held}")?;
+            if self.kind == AuditKind::ForcedOff {
+                let held = humantime::format_duration(Duration::from_millis(held));
+                write!(f, " held=\"{held}\"")?;
             }
+        }
+        if let Some(selector) = self.selector {
+            write!(f, " selector={selector:?}")?;
+        }
+        match self.forced {
+            Some(reason) => write!(f, " reason={reason:?}"),
+            None => Ok(()),
         }
     }
 }
@@ -256,7 +251,11 @@ mod tests {
             reason: None,
             mode: None,
             caller: Some(&caller),
-            detail: Detail::Waited(12),
+            position: None,
+            waited_ms: Some(12),
+            held_ms: None,
+            selector: None,
+            forced: None,
         };
         assert_eq!(
             event.to_string(),
@@ -265,7 +264,9 @@ mod tests {
         let forced = AuditEvent {
             kind: AuditKind::ForcedOff,
             caller: None,
-            detail: Detail::Forced(61_000, Some(&reason)),
+            waited_ms: None,
+            held_ms: Some(61_000),
+            forced: Some(&reason),
             ..event
         };
         assert_eq!(

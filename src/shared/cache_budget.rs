@@ -1,32 +1,24 @@
 //! Limits how much JSON all resources together keep in memory.
 //!
 //! Every document that an actor keeps in memory is entered here. When their sum passes the limit, the actors of
-//! the oldest entries get an [`Evict`], and drop the document as soon as it is not needed.
+//! the oldest entries get [`ResourceNotice::Evict`].
 
 use std::collections::BTreeMap;
 
-use actix::{Message, WeakRecipient};
+use actix::WeakRecipient;
 
 use crate::lock::Selector;
-
-/// Asks an actor to drop this document from memory if it is not needed.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Evict {
-    pub selector: Selector,
-    pub stamp: u64,
-    pub bytes: usize,
-}
+use crate::shared::resource_notice::ResourceNotice;
 
 /// The account of cached documents, in bytes.
 #[derive(Default)]
 pub struct DataBudget {
     max: usize,
     used: usize,
-    /// For each document its actor and the message that evicts it, oldest first. An entry is removed when its
+    /// For each document its actor, selector and size, oldest first. An entry is removed when its
     /// document leaves memory, so that there are never more entries than documents, however often one is
     /// written.
-    by_stamp: BTreeMap<u64, (WeakRecipient<Evict>, Evict)>,
+    by_stamp: BTreeMap<u64, (WeakRecipient<ResourceNotice>, Selector, usize)>,
     stamp: u64,
     /// Bytes of documents that actors were asked to drop and have not answered yet.
     asked_back: usize,
@@ -44,24 +36,28 @@ impl DataBudget {
         self.used
     }
 
-    /// Enters a document that came into memory. Returns the stamp that [`Evict`] will name.
-    pub fn enter(&mut self, actor: WeakRecipient<Evict>, selector: Selector, bytes: usize) -> u64 {
+    /// Enters a document that came into memory. Returns the stamp that [`ResourceNotice::Evict`] will name.
+    pub fn enter(
+        &mut self,
+        actor: WeakRecipient<ResourceNotice>,
+        selector: Selector,
+        bytes: usize,
+    ) -> u64 {
         self.used += bytes;
         self.stamp += 1;
         let stamp = self.stamp;
-        let evict = Evict {
-            selector,
-            stamp,
-            bytes,
-        };
-        self.by_stamp.insert(stamp, (actor, evict));
+        self.by_stamp.insert(stamp, (actor, selector, bytes));
         while self.used.saturating_sub(self.asked_back) > self.max {
-            let Some((_, (actor, evict))) = self.by_stamp.pop_first() else {
+            let Some((stamp, (actor, selector, bytes))) = self.by_stamp.pop_first() else {
                 break;
             };
             if let Some(actor) = actor.upgrade() {
-                self.asked_back += evict.bytes;
-                actor.do_send(evict);
+                self.asked_back += bytes;
+                actor.do_send(ResourceNotice::Evict {
+                    selector,
+                    stamp,
+                    bytes,
+                });
             }
         }
         stamp
@@ -73,7 +69,7 @@ impl DataBudget {
         self.by_stamp.remove(&stamp);
     }
 
-    /// An actor has handled an [`Evict`] of this many bytes, whether or not it dropped the document.
+    /// An actor has handled a [`ResourceNotice::Evict`] of this many bytes, whether or not it dropped the document.
     pub fn answered(&mut self, bytes: usize) {
         self.asked_back = self.asked_back.saturating_sub(bytes);
     }
@@ -91,10 +87,10 @@ mod tests {
         type Context = Context<Self>;
     }
 
-    impl Handler<Evict> for Owner {
+    impl Handler<ResourceNotice> for Owner {
         type Result = ();
 
-        fn handle(&mut self, _: Evict, _: &mut Self::Context) {}
+        fn handle(&mut self, _: ResourceNotice, _: &mut Self::Context) {}
     }
 
     #[test]

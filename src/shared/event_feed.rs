@@ -11,11 +11,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::lock::{Mode, ResourceName, WallMillis};
 use crate::shared::audit_log::AuditKind;
+use crate::shared::gate::Closed;
 
 /// Maximum number of readers; each takes a connection and polls several times a second.
 const READERS_MAX: usize = 10_000;
@@ -65,16 +65,8 @@ impl FeedEvent {
     }
 }
 
-/// Result of [`FeedReader::try_next`].
-#[derive(Debug)]
-pub enum NextEvent {
-    Event(Arc<FeedEvent>),
-    /// Number of events that the ring has dropped before this reader saw them.
-    Missed(u64),
-    Nothing,
-    /// No more events come: the reader has to follow the feed anew.
-    End,
-}
+/// One reader of the ring, and its place among the readers, which is free once it is dropped.
+pub type FeedReader = (broadcast::Receiver<Arc<FeedEvent>>, OwnedSemaphorePermit);
 
 /// The ring of events; one per server.
 pub struct EventFeed {
@@ -105,13 +97,14 @@ impl EventFeed {
         let _ = self.ring.send(event);
     }
 
-    /// A reader of all events that are published from now on. `None`: there are 10,000 readers already.
-    pub fn follow(&self) -> Option<FeedReader> {
-        let place = self.places.clone().try_acquire_owned().ok()?;
-        Some(FeedReader {
-            ring: self.ring.subscribe(),
-            _place: place,
-        })
+    /// A reader of all events that are published from now on.
+    ///
+    /// # Errors
+    /// [`Closed::TooManyReaders`]: there are 10,000 already.
+    pub fn follow(&self) -> Result<FeedReader, Closed> {
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Closed::TooManyReaders)?;
+        Ok((self.ring.subscribe(), place))
     }
 
     /// Number of readers now.
@@ -120,26 +113,10 @@ impl EventFeed {
     }
 }
 
-/// One reader of the ring.
-pub struct FeedReader {
-    ring: broadcast::Receiver<Arc<FeedEvent>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl FeedReader {
-    /// The next published event, without waiting for one.
-    pub fn try_next(&mut self) -> NextEvent {
-        match self.ring.try_recv() {
-            Ok(event) => NextEvent::Event(event),
-            Err(TryRecvError::Lagged(missed)) => NextEvent::Missed(missed),
-            Err(TryRecvError::Empty) => NextEvent::Nothing,
-            Err(TryRecvError::Closed) => NextEvent::End,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::sync::broadcast::error::TryRecvError;
+
     use super::*;
 
     fn event(token: u64) -> Arc<FeedEvent> {
@@ -149,13 +126,13 @@ mod tests {
         Arc::new(event)
     }
 
-    fn tokens(reader: &mut FeedReader) -> (Vec<u64>, u64) {
+    fn tokens((ring, _): &mut FeedReader) -> (Vec<u64>, u64) {
         let (mut tokens, mut missed) = (Vec::new(), 0);
         loop {
-            match reader.try_next() {
-                NextEvent::Event(event) => tokens.extend(event.fencing_token),
-                NextEvent::Missed(count) => missed += count,
-                NextEvent::Nothing | NextEvent::End => return (tokens, missed),
+            match ring.try_recv() {
+                Ok(event) => tokens.extend(event.fencing_token),
+                Err(TryRecvError::Lagged(count)) => missed += count,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return (tokens, missed),
             }
         }
     }

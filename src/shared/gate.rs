@@ -31,13 +31,18 @@ pub enum Closed {
         "the instance that answers for this speaks no version of the protocol that this one speaks; the log says which"
     )]
     OtherProtocol,
+    /// A listing would cost the store, and so other clients, more time than one may.
+    #[error("not now: this listing would take too long. Try again")]
+    ListingTooLong,
+    #[error("not now: the maximum number of clients follows the events already. Try again")]
+    TooManyReaders,
 }
 
 /// Value of `Gate::closed` while the gate is open.
 const OPEN: u8 = u8::MAX;
 
 impl Closed {
-    const ALL: [Closed; 8] = [
+    const ALL: [Closed; 10] = [
         Closed::Starting,
         Closed::Standby,
         Closed::StoreAway,
@@ -46,6 +51,8 @@ impl Closed {
         Closed::OwnerUnreachable,
         Closed::AnswerLost,
         Closed::OtherProtocol,
+        Closed::ListingTooLong,
+        Closed::TooManyReaders,
     ];
 
     /// The stable `code` of the error body.
@@ -58,6 +65,7 @@ impl Closed {
             Closed::Moving => "moving",
             Closed::OwnerUnreachable | Closed::OtherProtocol => "owner_unreachable",
             Closed::AnswerLost => "answer_lost",
+            Closed::ListingTooLong | Closed::TooManyReaders => "too_busy",
         }
     }
 }

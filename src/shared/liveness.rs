@@ -2,7 +2,7 @@
 //! the process ends and its supervisor starts it again: otherwise it would keep its part of a shared store by
 //! its heartbeat and serve nobody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -14,10 +14,16 @@ pub const PROOF_PAUSE: Duration = Duration::from_millis(500);
 /// A part without a new proof at this many checks in a row stands still. Checks are counted and not time: a
 /// process that was stopped, or a machine that was suspended, has lost time but no checks.
 const CHECKS_MAX: u32 = 20;
+/// The name of each thread that serves connections and resources. Such a part may end: the framework starts it again. An
+/// actor that ends while the server runs has panicked.
+const WORKER: &str = "a thread that serves requests";
 
-/// Why the process cannot go on.
+/// Why the server did not start, or the process cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    /// What the system or the cryptography refused.
+    #[error("{0}")]
+    Refused(String),
     #[error("{0} has ended, which is a bug of this program")]
     Gone(&'static str),
     #[error("{0} stands still")]
@@ -27,32 +33,27 @@ pub enum Failure {
     Store(StoreError),
 }
 
+impl Failure {
+    /// Whether a server that is started again would fail in the same way.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Failure::Store(_))
+    }
+}
+
 /// The vital parts of the process; one per server.
 #[derive(Default)]
 pub struct Liveness {
-    parts: Mutex<Vec<VitalPart>>,
+    /// The name of each part, and its number of checks since its last proof, which its [`LivenessGuard`] holds.
+    parts: Mutex<Vec<(&'static str, Weak<AtomicU32>)>>,
     unusable: OnceLock<StoreError>,
 }
 
-struct VitalPart {
-    name: &'static str,
-    /// Number of its proofs. Dropped together with its [`LivenessGuard`].
-    proofs: Weak<AtomicU64>,
-    /// Whether the part may end. A worker may: the framework starts it again. An actor that ends while the
-    /// server runs has panicked.
-    may_end: bool,
-    /// Number of its proofs at the last check; `None`: it was not checked yet.
-    last: Option<u64>,
-    /// Number of checks since the last new proof.
-    without: u32,
-}
-
 /// Held by a part as long as it runs.
-pub struct LivenessGuard(Arc<AtomicU64>);
+pub struct LivenessGuard(Arc<AtomicU32>);
 
 impl LivenessGuard {
     pub fn prove(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// Proves regularly that the thread that polls this runs. Never returns.
@@ -67,25 +68,14 @@ impl LivenessGuard {
 impl Liveness {
     /// Adds an actor without which no request is served.
     pub fn actor(&self, name: &'static str) -> LivenessGuard {
-        self.add(name, false)
+        let guard = LivenessGuard(Arc::default());
+        self.parts.lock().push((name, Arc::downgrade(&guard.0)));
+        guard
     }
 
     /// Adds a thread that serves connections and resources.
     pub fn worker(&self) -> LivenessGuard {
-        self.add("a thread that serves requests", true)
-    }
-
-    fn add(&self, name: &'static str, may_end: bool) -> LivenessGuard {
-        let guard = LivenessGuard(Arc::default());
-        let mut parts = self.parts.lock();
-        parts.push(VitalPart {
-            name,
-            proofs: Arc::downgrade(&guard.0),
-            may_end,
-            last: None,
-            without: 0,
-        });
-        guard
+        self.actor(WORKER)
     }
 
     /// Reports that the store cannot be used as it is, after the start is over and nobody waits for it any
@@ -110,19 +100,16 @@ impl Liveness {
             return Some(Failure::Store(error.clone()));
         }
         let mut parts = self.parts.lock();
-        parts.retain(|part| !part.may_end || part.proofs.strong_count() > 0);
-        for part in parts.iter_mut() {
-            let Some(proofs) = part.proofs.upgrade() else {
-                return Some(Failure::Gone(part.name));
+        parts.retain(|(name, checks)| *name != WORKER || checks.strong_count() > 0);
+        for &(name, ref checks) in parts.iter() {
+            let Some(checks) = checks.upgrade() else {
+                return Some(Failure::Gone(name));
             };
-            let proofs = Some(proofs.load(Ordering::Relaxed));
-            if part.last != proofs || is_excused(part.name) {
-                (part.last, part.without) = (proofs, 0);
-                continue;
+            if is_excused(name) {
+                checks.store(0, Ordering::Relaxed);
             }
-            part.without += 1;
-            if part.without >= CHECKS_MAX {
-                return Some(Failure::Stalled(part.name));
+            if checks.fetch_add(1, Ordering::Relaxed) >= CHECKS_MAX {
+                return Some(Failure::Stalled(name));
             }
         }
         None

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::lock::{EndedTicket, Millis, ResourceName, Ticket};
+use crate::lock::rows::EndedRow;
+use crate::lock::{Millis, ResourceName, Ticket};
 use crate::store::shrink::shrink_if_sparse;
 
 /// Maximum number of tickets that are remembered; beyond it the oldest are forgotten.
@@ -11,7 +12,8 @@ const TICKETS_MAX: usize = 65_536;
 
 #[derive(Default)]
 pub struct LostTickets {
-    by_name: HashMap<ResourceName, Vec<EndedTicket>>,
+    /// Each ticket with the last millisecond in which it is remembered.
+    by_name: HashMap<ResourceName, Vec<(EndedRow, Millis)>>,
     /// One entry per call of [`LostTickets::add`], oldest first: the name, the number of tickets, and when the
     /// last of them may be forgotten.
     order: VecDeque<(ResourceName, usize, Millis)>,
@@ -20,8 +22,8 @@ pub struct LostTickets {
 
 impl LostTickets {
     /// Remembers the tickets of a resource that is gone.
-    pub fn add(&mut self, name: &ResourceName, lost: Vec<EndedTicket>, now: Millis) {
-        let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
+    pub fn add(&mut self, name: &ResourceName, lost: Vec<(EndedRow, Millis)>, now: Millis) {
+        let Some(last) = lost.iter().map(|(_, until)| *until).max() else {
             return;
         };
         while self.order.front().is_some_and(|(.., until)| *until < now) {
@@ -36,20 +38,20 @@ impl LostTickets {
     }
 
     /// This ticket of a resource that is gone, if it is still remembered.
-    pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<EndedTicket> {
+    pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<EndedRow> {
         let mut lost = self.by_name.get(name)?.iter().rev();
-        lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
-            .cloned()
+        lost.find(|(row, until)| row.ticket == ticket && now <= *until)
+            .map(|(row, _)| row.clone())
     }
 
     /// Takes the tickets of this name, oldest first: a new resource has to remember them now.
-    pub fn take(&mut self, name: &ResourceName, now: Millis) -> Vec<EndedTicket> {
+    pub fn take(&mut self, name: &ResourceName, now: Millis) -> Vec<(EndedRow, Millis)> {
         let Some(mut lost) = self.by_name.remove(name) else {
             return Vec::new();
         };
         self.tickets -= lost.len();
         self.order.retain(|(of, ..)| of != name);
-        lost.retain(|lost| now <= lost.forget_at);
+        lost.retain(|(_, until)| now <= *until);
         lost
     }
 
@@ -74,13 +76,14 @@ mod tests {
     use super::*;
     use crate::lock::EndReason;
 
-    fn lost(bits: u128, forget_at: Millis) -> EndedTicket {
-        EndedTicket {
+    fn lost(bits: u128, until: Millis) -> (EndedRow, Millis) {
+        let row = EndedRow {
+            n: 0,
             ticket: Ticket::from_bits(bits),
             reason: EndReason::Expired,
             more: None,
-            forget_at,
-        }
+        };
+        (row, until)
     }
 
     #[test]

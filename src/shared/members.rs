@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::shared::gate::Closed;
 use crate::store::members::{InstanceId, Member, MemberState, Members};
 
@@ -45,6 +43,22 @@ pub struct View {
 }
 
 impl View {
+    /// Takes in what was read from the store. Returns whether that is news: a change of heartbeats alone would wake each
+    /// request that waits several times a second.
+    pub fn see(&mut self, members: Members) -> bool {
+        let before = self.members.as_ref();
+        let is_news = before.is_none_or(|before| !before.differs_in_heartbeats_only(&members));
+        let known = |id: &InstanceId| members.member(*id).is_some();
+        self.reachability.retain(|id, _| known(id));
+        self.members = Some(Arc::new(members));
+        is_news
+    }
+
+    /// Notes whether an instance can be reached. Returns whether that is news.
+    pub fn set_reachability(&mut self, id: InstanceId, reachability: Reachability) -> bool {
+        self.reachability.insert(id, reachability) != Some(reachability)
+    }
+
     pub fn reachability(&self, id: InstanceId) -> Reachability {
         self.reachability.get(&id).copied().unwrap_or_default()
     }
@@ -105,52 +119,6 @@ impl View {
         } else {
             Err(Closed::Standby)
         }
-    }
-}
-
-/// The current [`View`], one per server. Tasks that wait for a change follow it.
-#[derive(Default)]
-pub struct MembersWatch(watch::Sender<View>);
-
-impl MembersWatch {
-    pub fn follow(&self) -> watch::Receiver<View> {
-        self.0.subscribe()
-    }
-
-    /// The current view, which is locked while it is borrowed.
-    pub fn now(&self) -> watch::Ref<'_, View> {
-        self.0.borrow()
-    }
-
-    /// Takes in what was read from the store. A change of heartbeats alone wakes nobody: it would wake each request that
-    /// waits several times a second.
-    pub fn see(&self, members: Members) {
-        self.0.send_if_modified(|view| {
-            let before = view.members.as_ref();
-            let is_news = before.is_none_or(|before| !before.differs_in_heartbeats_only(&members));
-            let known = |id: &InstanceId| members.member(*id).is_some();
-            view.reachability.retain(|id, _| known(id));
-            view.members = Some(Arc::new(members));
-            is_news
-        });
-    }
-
-    /// Notes whether an instance can be reached.
-    pub fn set_reachability(&self, id: InstanceId, reachability: Reachability) {
-        self.0.send_if_modified(|view| {
-            view.reachability.insert(id, reachability) != Some(reachability)
-        });
-    }
-
-    /// Notes that this instance gave slots to another one.
-    pub fn given(&self, to: InstanceId) {
-        self.0
-            .send_modify(|view| view.given = (view.given.0 + 1, to));
-    }
-
-    /// Notes that this instance is shutting down.
-    pub fn stop(&self) {
-        self.0.send_modify(|view| view.stopping = true);
     }
 }
 
@@ -220,31 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_is_told_of_what_changed_and_not_of_heartbeats() {
-        let members = || {
-            Members::clone(
-                &view(&[(MemberState::Serves, Reachability::NotYet)], &[0, 1])
-                    .members
-                    .unwrap(),
-            )
-        };
-        let watch = MembersWatch::default();
-        watch.see(members());
-        let mut told = watch.follow();
-        let mut beaten = members();
-        beaten.members[1].heartbeat = 7;
-        watch.see(beaten.clone());
-        assert!(!told.has_changed().unwrap());
-        assert_eq!(
-            told.borrow().members.as_ref().unwrap().members[1].heartbeat,
-            7
-        );
-        beaten.members[1].state = MemberState::Dead;
-        watch.see(beaten.clone());
-        assert!(told.has_changed().unwrap());
-        told.mark_unchanged();
-        beaten.owners = members().owners.iter().rev().copied().collect();
-        watch.see(beaten);
-        assert!(told.has_changed().unwrap());
+    fn heartbeats_alone_are_no_news() {
+        let mut view = view(&[(MemberState::Serves, Reachability::NotYet)], &[0, 1]);
+        let mut members = view.members.as_deref().cloned().unwrap();
+        members.members[1].heartbeat = 7;
+        assert!(!view.see(members.clone()));
+        assert_eq!(view.members.as_ref().unwrap().members[1].heartbeat, 7);
+        members.members[1].state = MemberState::Dead;
+        assert!(view.see(members.clone()));
+        members.owners = members.owners.iter().rev().copied().collect();
+        assert!(view.see(members));
     }
 }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `server_state` | settings, clock, counters: one for each server |
 //! | `gate` | whether this instance may answer at all |
+//! | `resource_notice`, `registry_notice` | messages without a reply, to a resource actor and to the registry |
+//! | `dormant` | what a resource actor leaves behind when it retires while its lease runs |
 //! | `members` | the instances that share the store, and which of them this one reaches |
 //! | `slots` | which names this instance answers for itself |
 //! | `undelivered_grants` | grants whose client was gone after their name had moved to another instance |
@@ -18,12 +20,15 @@
 pub mod audit_log;
 pub mod cache_budget;
 pub mod caller;
+pub mod dormant;
 pub mod event_feed;
 pub mod gate;
 pub mod history;
 pub mod liveness;
 pub mod lost_tickets;
 pub mod members;
+pub mod registry_notice;
+pub mod resource_notice;
 pub mod server_state;
 pub mod slots;
 pub mod undelivered_grants;

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
+use crate::lock::{FencingToken, Millis, Now, Profile, RequestId, Terms, Ticket};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::shared::audit_log::EventLog;
@@ -17,29 +17,10 @@ use crate::shared::gate::{Closed, Gate};
 use crate::shared::history::History;
 use crate::shared::liveness::{Failure, Liveness};
 use crate::shared::lost_tickets::LostTickets;
-use crate::shared::members::MembersWatch;
+use crate::shared::members::View;
 use crate::shared::slots::Slots;
 use crate::shared::undelivered_grants::UndeliveredGrants;
 use crate::store::Store;
-
-/// Reads the monotonic clock and the wall clock, in milliseconds. The monotonic one starts near zero with the
-/// process, and both change at the same instants: a time of the one, worked out from a time of the other, is the same
-/// whenever it is worked out, until somebody sets the wall clock.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start: Instant,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        let now = Instant::now();
-        // A millisecond of the wall clock began this long ago.
-        let begun = Duration::from_nanos((since_epoch().subsec_nanos() % 1_000_000).into());
-        Clock {
-            start: now.checked_sub(begun).unwrap_or(now),
-        }
-    }
-}
 
 /// The wall clock; zero if it stands before 1970.
 fn since_epoch() -> Duration {
@@ -48,17 +29,14 @@ fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
-impl Clock {
-    pub fn mono(&self) -> Millis {
-        self.start.elapsed().as_millis() as u64
-    }
-
-    pub fn now(&self) -> Now {
-        now(self.start.elapsed(), since_epoch())
-    }
+/// When the last millisecond of the wall clock began.
+fn last_millisecond() -> Instant {
+    let now = Instant::now();
+    let begun = Duration::from_nanos((since_epoch().subsec_nanos() % 1_000_000).into());
+    now.checked_sub(begun).unwrap_or(now)
 }
 
-/// `passed`: since the start, which is at a whole millisecond of the wall clock.
+/// What the clocks show. `passed`: since the start, which is at a whole millisecond of the wall clock.
 fn now(passed: Duration, wall: Duration) -> Now {
     let mono = passed.as_millis() as u64;
     // What the wall clock showed at the start, rounded, because the clocks are not read at one instant.
@@ -73,12 +51,13 @@ fn now(passed: Duration, wall: Duration) -> Now {
 pub const PERSISTENCE: &str = "the actor that writes to the store";
 pub const REGISTRY: &str = "the actor that finds resources";
 
-/// Settings of the server, besides the core's [`Terms`].
+/// Settings of the server.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// The compatibility profile. `None`: the one that the store has recorded, else the default.
     pub compatibility: Option<Profile>,
-    pub limits: Limits,
+    /// The core's terms, with the profile to begin with: see [`ServerState::terms`].
+    pub terms: Terms,
     /// How long GET `lock=1` and lock wait for a lock if the request does not say.
     pub wait_ms: Millis,
     /// Time limit of a commit and of a load. Opening the store is never cut short; it is logged after 1.5 times
@@ -102,10 +81,12 @@ pub struct ServerSettings {
 /// One per server; every actor and worker has an `Arc` of it.
 pub struct ServerState {
     pub settings: ServerSettings,
-    pub clock: Clock,
+    /// When the monotonic clock was zero.
+    start: Instant,
     pub gate: Gate,
     pub liveness: Liveness,
-    pub members: MembersWatch,
+    /// The instances, as this one sees them. Tasks that wait for a change subscribe to it.
+    pub members: watch::Sender<View>,
     pub slots: Slots,
     pub undelivered_grants: UndeliveredGrants,
     pub store: Arc<dyn Store>,
@@ -133,7 +114,7 @@ impl ServerState {
         ServerState {
             budget: Mutex::new(DataBudget::new(settings.data_cache_bytes)),
             history: History::new(settings.history_per_resource),
-            php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
+            php: AtomicBool::new(settings.terms.profile == Profile::Php),
             waiters: Arc::new(Semaphore::new(settings.waiters_max)),
             settings,
             metrics: Metrics::new(store.kind()),
@@ -141,10 +122,10 @@ impl ServerState {
             feed: EventFeed::default(),
             lost_tickets: Mutex::default(),
             surveys: Semaphore::new(1),
-            clock: Clock::default(),
+            start: last_millisecond(),
             gate: Gate::default(),
             liveness: Liveness::default(),
-            members: MembersWatch::default(),
+            members: watch::Sender::default(),
             slots: Slots::default(),
             undelivered_grants: UndeliveredGrants::default(),
             store,
@@ -154,6 +135,17 @@ impl ServerState {
             leases_from: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
         }
+    }
+
+    /// The monotonic clock, in milliseconds. It starts near zero with the process.
+    pub fn mono(&self) -> Millis {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// The monotonic clock and the wall clock. Both change at the same instants: a time of the one, worked out from a time
+    /// of the other, is the same whenever it is worked out, until somebody sets the wall clock.
+    pub fn now(&self) -> Now {
+        now(self.start.elapsed(), since_epoch())
     }
 
     /// Resolves when this process cannot go on: see [`Liveness::failure`].
@@ -176,7 +168,7 @@ impl ServerState {
     pub fn terms(&self) -> Terms {
         Terms {
             profile: self.profile(),
-            limits: self.settings.limits,
+            ..self.settings.terms
         }
     }
 
@@ -225,7 +217,7 @@ impl ServerState {
     pub fn check_ready(&self) -> Result<(), Closed> {
         self.gate.check_ready()?;
         match self.slots.are_shared() {
-            true => self.members.now().check_ready(),
+            true => self.members.borrow().check_ready(),
             false => Ok(()),
         }
     }
@@ -256,7 +248,7 @@ impl ServerState {
 
     /// Hands the store the past leases that it does not have yet; see [`History::hand_over`].
     pub async fn hand_over_history(&self) -> bool {
-        let now = self.clock.mono();
+        let now = self.mono();
         self.history.hand_over(self.store.as_ref(), now).await
     }
 
@@ -295,8 +287,7 @@ impl ServerState {
 
     /// Sets [`ServerState::leases_from`] to now.
     pub fn restart_leases(&self) {
-        self.leases_from
-            .fetch_max(self.clock.mono(), Ordering::AcqRel);
+        self.leases_from.fetch_max(self.mono(), Ordering::AcqRel);
     }
 
     /// Grows when the store is opened or lost. The memory of actors of an earlier incarnation is not valid.

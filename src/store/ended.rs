@@ -125,24 +125,6 @@ mod tests {
     }
 
     #[test]
-    fn runs_come_back_as_they_went() {
-        let all = [
-            ended(0, EndReason::Released),
-            ended(1, EndReason::Expired),
-            ended(7, EndReason::ForcedOff),
-            ended(u64::MAX - 1, EndReason::Released),
-            ended(u64::MAX, EndReason::Released),
-        ];
-        let runs = runs(&all).unwrap();
-        let numbers: Vec<u64> = runs.iter().map(|(n, _)| *n).collect();
-        assert_eq!(numbers, [1, 7, u64::MAX]);
-        let back = runs[..2]
-            .iter()
-            .flat_map(|(n, entries)| rows(*n, entries).unwrap());
-        assert_eq!(back.collect::<Vec<_>>(), all[..3]);
-    }
-
-    #[test]
     fn what_else_is_remembered_comes_back_too() {
         let forced = Forced {
             reason: Reason::parse("stuck").unwrap(),

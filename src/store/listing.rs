@@ -10,21 +10,12 @@ use super::{ListOrder, ListQuery};
 /// Number of rows that a database reads and sorts in a fraction of a second.
 pub(super) const FEW: usize = 10_000;
 
-/// How a [`ListPart`] finds its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Walk {
-    /// By the index on names.
-    Names,
-    /// By the index on held locks, longest held first.
-    Held,
-    /// Through the waiting tickets, grouped by resource.
-    Waited,
-}
-
 /// One statement of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListPart {
-    pub walk: Walk,
+    /// How it finds its rows: by the index on names, by the index on held locks, or through the waiting tickets,
+    /// grouped by resource.
+    pub walk: ListOrder,
     /// `true`: only held resources, `false`: only free ones, `None`: both.
     pub held: Option<bool>,
     /// `true`: only resources without waiting tickets.
@@ -33,21 +24,21 @@ pub(super) struct ListPart {
 }
 
 /// The walks whose rows are to be counted, up to `FEW + 1`, until one has no more than [`FEW`].
-pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = Walk> {
-    let names = (!query.prefix.is_empty()).then_some(Walk::Names);
+pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = ListOrder> {
+    let names = (!query.prefix.is_empty()).then_some(ListOrder::Name);
     let is_counted = query.held == Some(true) || query.order == ListOrder::Held;
-    let walks = names.into_iter().chain([Walk::Held]);
+    let walks = names.into_iter().chain([ListOrder::Held]);
     walks.filter(move |_| is_counted)
 }
 
 /// The statements of a listing, to be run in turn until enough resources are found. The orders other than by
 /// name begin with the resources that have waiters or a holder; the rest is read by name and never sorted.
 /// `few`: the walk on which few rows were [`counted`].
-pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
+pub(super) fn parts(query: &ListQuery, few: Option<ListOrder>) -> Vec<ListPart> {
     let by_name = |held, unwaited| ListPart {
         walk: match (held, few) {
             (Some(true), Some(few)) => few,
-            _ => Walk::Names,
+            _ => ListOrder::Name,
         },
         held,
         unwaited,
@@ -57,7 +48,7 @@ pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
         ListOrder::Name => vec![by_name(query.held, false)],
         ListOrder::Waiting => {
             let waited = ListPart {
-                walk: Walk::Waited,
+                walk: ListOrder::Waiting,
                 held: query.held,
                 unwaited: false,
                 order: ListOrder::Waiting,
@@ -66,7 +57,7 @@ pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
         }
         ListOrder::Held => {
             let held = ListPart {
-                walk: few.unwrap_or(Walk::Held),
+                walk: few.unwrap_or(ListOrder::Held),
                 held: Some(true),
                 unwaited: false,
                 order: ListOrder::Held,
@@ -83,7 +74,11 @@ pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
 mod tests {
     use super::*;
 
-    fn walks(order: ListOrder, held: Option<bool>, few: Option<Walk>) -> Vec<(Walk, Option<bool>)> {
+    fn walks(
+        order: ListOrder,
+        held: Option<bool>,
+        few: Option<ListOrder>,
+    ) -> Vec<(ListOrder, Option<bool>)> {
         let query = ListQuery {
             order,
             held,
@@ -97,20 +92,20 @@ mod tests {
     #[test]
     fn a_listing_goes_the_way_on_which_it_meets_little() {
         use ListOrder::{Held, Name, Waiting};
-        let (few_held, few_names) = (Some(Walk::Held), Some(Walk::Names));
+        let (few_held, few_names) = (Some(Held), Some(Name));
         let (held, free) = (Some(true), Some(false));
-        assert_eq!(walks(Name, None, None), [(Walk::Names, None)]);
-        assert_eq!(walks(Name, held, None), [(Walk::Names, held)]);
-        assert_eq!(walks(Name, held, few_held), [(Walk::Held, held)]);
-        assert_eq!(walks(Name, held, few_names), [(Walk::Names, held)]);
-        assert_eq!(walks(Name, free, few_held), [(Walk::Names, free)]);
-        let rest = (Walk::Names, free);
-        assert_eq!(walks(Held, None, None), [(Walk::Held, held), rest]);
-        assert_eq!(walks(Held, held, few_names), [(Walk::Names, held)]);
+        assert_eq!(walks(Name, None, None), [(Name, None)]);
+        assert_eq!(walks(Name, held, None), [(Name, held)]);
+        assert_eq!(walks(Name, held, few_held), [(Held, held)]);
+        assert_eq!(walks(Name, held, few_names), [(Name, held)]);
+        assert_eq!(walks(Name, free, few_held), [(Name, free)]);
+        let rest = (Name, free);
+        assert_eq!(walks(Held, None, None), [(Held, held), rest]);
+        assert_eq!(walks(Held, held, few_names), [(Name, held)]);
         assert_eq!(walks(Held, free, None), [rest]);
-        let waited = (Walk::Waited, held);
-        assert_eq!(walks(Waiting, held, None), [waited, (Walk::Names, held)]);
-        assert_eq!(walks(Waiting, held, few_held), [waited, (Walk::Held, held)]);
+        let waited = (Waiting, held);
+        assert_eq!(walks(Waiting, held, None), [waited, (Name, held)]);
+        assert_eq!(walks(Waiting, held, few_held), [waited, (Held, held)]);
     }
 
     #[test]
@@ -126,9 +121,9 @@ mod tests {
         };
         assert_eq!(counted("a", ListOrder::Name, None), []);
         assert_eq!(counted("a", ListOrder::Waiting, Some(false)), []);
-        let both = [Walk::Names, Walk::Held];
+        let both = [ListOrder::Name, ListOrder::Held];
         assert_eq!(counted("a", ListOrder::Name, Some(true)), both);
         assert_eq!(counted("a", ListOrder::Held, None), both);
-        assert_eq!(counted("", ListOrder::Held, None), [Walk::Held]);
+        assert_eq!(counted("", ListOrder::Held, None), [ListOrder::Held]);
     }
 }

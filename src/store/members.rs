@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::lock::{FencingToken, Profile, ResourceName};
 
@@ -16,6 +17,17 @@ pub const SLOTS: usize = 1024;
 /// Id of one instance on a shared store. A restarted process gets a new id, and so does a process that lost the
 /// store and opened it again.
 pub type InstanceId = [u8; 16];
+
+/// Interval between heartbeats. They are also how an instance sees that another one has joined, which has no names
+/// until then; so with a long lease they come more often than the lease needs.
+pub fn heartbeat_every(lease: Duration) -> Duration {
+    (lease / 8).clamp(Duration::from_millis(1), Duration::from_secs(1))
+}
+
+/// How long an instance may answer after a successful heartbeat was *sent*. Several may fail within that time.
+pub fn heartbeat_valid(lease: Duration) -> Duration {
+    lease / 4 * 3
+}
 
 /// One of [`SLOTS`] parts of all names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,5 +179,19 @@ impl Members {
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter().filter(move |id| is_dead(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_come_several_times_while_one_is_valid_and_at_least_once_a_second() {
+        for (lease_s, every_ms, valid_ms) in [(1, 125, 750), (4, 500, 3_000), (60, 1_000, 45_000)] {
+            let lease = Duration::from_secs(lease_s);
+            assert_eq!(heartbeat_every(lease).as_millis(), every_ms);
+            assert_eq!(heartbeat_valid(lease).as_millis(), valid_ms);
+        }
     }
 }

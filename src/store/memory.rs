@@ -9,9 +9,10 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use super::history::{self, PastLease, PastLeases};
+use super::members::Members;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{
-    DocumentSize, ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData,
+    DocumentSize, ListOrder, ListQuery, ListedResource, Store, StoreError, StoredData,
     StoredResource, ended,
 };
 use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
@@ -216,11 +217,8 @@ impl Store for MemoryStore {
         "memory"
     }
 
-    async fn open(&self) -> Result<Opened, StoreError> {
-        Ok(Opened {
-            token_floor: self.rows.lock().token_floor,
-            members: None,
-        })
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
+        Ok((self.rows.lock().token_floor, None))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {

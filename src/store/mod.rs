@@ -125,15 +125,6 @@ pub enum ListOrder {
     Held,
 }
 
-/// Result of [`Store::open`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// The highest fencing token that any deleted resource reached.
-    pub token_floor: FencingToken,
-    /// The instances that share the store; `None`: only this process uses it.
-    pub members: Option<Members>,
-}
-
 /// Why a store operation failed. The texts are for the log and `/ready`, never for a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -177,14 +168,17 @@ pub trait Store: Send + Sync + 'static {
     /// Makes the store ready to serve: creates and migrates the schema and takes ownership. Called again after
     /// [`StoreError::Standby`], and after any method returned [`StoreError::Unavailable`]. Once it has
     /// succeeded, no earlier [`Store::commit`] can take effect any more.
-    async fn open(&self) -> Result<Opened, StoreError>;
+    ///
+    /// Returns the highest fencing token that any deleted resource reached, and the instances that share the
+    /// store. `None`: only this process uses it.
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError>;
 
     /// As [`Store::open`], for a caller that needs the whole store for itself. Waits until silent instances
     /// count as dead.
     ///
     /// # Errors
     /// As of [`Store::open`]. [`StoreError::Standby`]: another instance is alive.
-    async fn open_alone(&self) -> Result<Opened, StoreError> {
+    async fn open_alone(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         self.open().await
     }
 
@@ -228,8 +222,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<ListedResource>, StoreError>;
 
     /// Records a heartbeat of this instance and reads which instances there are. Called in the interval of
-    /// [`Store::heartbeat_ms`], and whenever the instances or their slots may have changed. `None`: the store
-    /// is not shared.
+    /// [`members::heartbeat_every`], and whenever the instances or their slots may have changed. `None`: the
+    /// store is not shared.
     ///
     /// # Errors
     /// [`StoreError::Standby`]: this instance was declared dead and owns nothing any more. [`Store::open`]
@@ -268,9 +262,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The interval of [`Store::heartbeat`], and how long this instance may answer after a successful heartbeat
-    /// was *sent*. `None`: the store is not shared.
-    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+    /// How long an instance may be without a heartbeat before another one takes over. `None`: the store is not
+    /// shared.
+    fn instance_lease(&self) -> Option<Duration> {
         None
     }
 
@@ -334,13 +328,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// Releases ownership, so that the next instance does not have to wait. No method is called afterwards.
     async fn close(&self);
-}
-
-/// Times of the heartbeat of a shared store, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeartbeatTimes {
-    /// Interval between heartbeats.
-    pub every_ms: u64,
-    /// How long this instance may answer after a heartbeat was sent.
-    pub valid_ms: u64,
 }

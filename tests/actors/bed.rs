@@ -11,13 +11,12 @@ use small_resource_server::lock::{
     Answer, LockOptions, Millis, PresentedTicket, RequestId, ResourceName, ResourceOptions,
     Seconds, Selector, Ticket,
 };
-use small_resource_server::registry::actor::Registry;
+use small_resource_server::registry::actor::{Find, Registry};
 use small_resource_server::registry::client::{Router, confirmed};
-use small_resource_server::registry::messages::Find;
 use small_resource_server::resource::actor::ResourceActor;
-use small_resource_server::resource::messages::{Description, ResourceNotice, Wait};
-use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::resource::messages::{Description, Op, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::resource_notice::ResourceNotice;
 use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use tokio::task::JoinHandle;
 

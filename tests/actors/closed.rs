@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use actix::System;
 use small_resource_server::lock::PresentedTicket;
-use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::gate::Closed;
@@ -43,7 +42,7 @@ fn a_listing_that_fails_costs_nobody_else_anything() {
             limit: 10,
             ..ListQuery::default()
         };
-        assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway.into()));
+        assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway));
         assert_eq!(bed.server.incarnation(), 1);
         let presented = PresentedTicket::Ticket(ticket);
         let unlocked = bed.ask("printer", Op::Unlock { presented }).await;
@@ -64,7 +63,7 @@ fn a_listing_that_the_store_ended_is_said_to_take_too_long() {
             limit: 10,
             ..ListQuery::default()
         });
-        assert_eq!(listed.await, Err(ListingRefused::TooBusy));
+        assert_eq!(listed.await, Err(Closed::ListingTooLong));
         assert!(bed.server.gate.check().is_ok());
     });
 }

@@ -12,7 +12,7 @@ use small_resource_server::shared::server_state::ServerState;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::bed::{Bed, DEADLINE, NEVER, acquire, read, selector, write};
+use crate::bed::{Bed, DEADLINE, NEVER, acquire, name, read, selector, write};
 
 #[test]
 fn a_waiter_gets_its_document_however_small_the_cache_is() {
@@ -133,6 +133,61 @@ fn a_request_for_a_document_of_an_ephemeral_name_that_ends_with_it_is_answered()
             let answer = timeout(DEADLINE, answer).await.expect("an answer");
             assert_eq!(*answer.unwrap(), Reply::Refused(Refusal::NoResource, None));
         }
+    });
+}
+
+/// The document is known to exist, so the write does not wait for the read.
+#[test]
+fn a_document_that_is_written_while_it_is_loaded_is_read_as_it_was_written() {
+    System::new().block_on(async {
+        let bed = Bed::start(0, NEVER).await;
+        bed.create("printer").await;
+        bed.put("printer", "s", "7").await;
+        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
+        bed.until("it has left memory", nothing).await;
+        bed.store.loads_held_up.store(true, Ordering::SeqCst);
+        let reader = bed.begin("printer", read("s")).await;
+        bed.put("printer", "s", "9").await;
+        bed.store.loads_held_up.store(false, Ordering::SeqCst);
+        let reply = reader.await.unwrap();
+        let Reply::Read { document, .. } = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(&*document.json, b"9");
+        bed.until("it leaves memory again", nothing).await;
+    });
+}
+
+/// Nothing is known of another document meanwhile, so memory has to keep that this one is deleted.
+#[test]
+fn a_document_that_is_deleted_while_it_is_loaded_stays_deleted() {
+    System::new().block_on(async {
+        let bed = Bed::start(0, NEVER).await;
+        bed.create("printer").await;
+        bed.put("printer", "s", "7").await;
+        bed.put("printer", "t", "8").await;
+        // The next actor knows only what it reads.
+        *bed.store.refused.lock().unwrap() = Some(name("printer"));
+        let not_stored = Reply::Refused(Refusal::NotStored, None);
+        assert_eq!(bed.ask("printer", write("s", "9")).await, not_stored);
+        *bed.store.refused.lock().unwrap() = None;
+        let seven = bed.ask("printer", read("s")).await;
+        assert!(matches!(seven, Reply::Read { .. }), "{seven:?}");
+        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
+        bed.until("it has left memory", nothing).await;
+        bed.store.loads_held_up.store(true, Ordering::SeqCst);
+        let reader = bed.begin("printer", read("s")).await;
+        let delete = Op::DeleteSelector {
+            selector: selector("s"),
+            presented: PresentedTicket::Absent,
+        };
+        let deleted = bed.ask("printer", delete).await;
+        assert!(matches!(deleted, Reply::Deleted { .. }), "{deleted:?}");
+        bed.store.loads_held_up.store(false, Ordering::SeqCst);
+        let gone = Reply::Refused(Refusal::NoSelector, None);
+        assert_eq!(reader.await.unwrap(), gone);
+        let eight = bed.ask("printer", read("t")).await;
+        assert!(matches!(eight, Reply::Read { .. }), "{eight:?}");
     });
 }
 

@@ -2,11 +2,11 @@
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, ResourceName};
-use small_resource_server::persistence::messages::RegistryOrder;
-use small_resource_server::registry::messages::Find;
+use small_resource_server::registry::actor::Find;
 use small_resource_server::resource::messages::{Reply, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::registry_notice::RegistryNotice;
 use small_resource_server::store::members::Slot;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,7 +33,7 @@ fn leave(bed: &Bed) -> JoinHandle<bool> {
     bed.server.slots.leave(slot());
     let (left, all_left) = oneshot::channel();
     let slots = vec![slot()];
-    bed.registry.do_send(RegistryOrder::Leave { slots, left });
+    bed.registry.do_send(RegistryNotice::Leave { slots, left });
     actix_rt::spawn(async move { all_left.await.is_ok() })
 }
 
@@ -65,7 +65,7 @@ fn who_waits_is_asked_to_go_on_elsewhere_and_nobody_is_answered_any_more() {
         assert_eq!(bed.server.metrics.held(), 0, "of another instance");
         assert_eq!(bed.server.waiters(), 0);
         // Back again: with everything that was stored.
-        bed.server.slots.gain(slot(), bed.server.clock.mono());
+        bed.server.slots.gain(slot(), bed.server.mono());
         assert!(bed.describe("printer").await.locked);
     });
 }

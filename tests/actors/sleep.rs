@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, RequestId};
-use small_resource_server::persistence::messages::RegistryOrder;
-use small_resource_server::resource::messages::{Call, Reply, ResourceNotice, Wait};
+use small_resource_server::resource::messages::{Call, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::registry_notice::RegistryNotice;
+use small_resource_server::shared::resource_notice::ResourceNotice;
 use small_resource_server::shared::server_state::ServerState;
 use tokio::sync::oneshot;
 
@@ -109,7 +110,7 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         until_asleep(&bed).await;
         bed.server.next_incarnation();
         bed.registry
-            .do_send(RegistryOrder::DiscardAll(Closed::StoreAway));
+            .do_send(RegistryNotice::DiscardAll(Closed::StoreAway));
         let none = |server: &ServerState| server.metrics.actors_asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use small_resource_server::lock::{ResourceName, Selector};
+use small_resource_server::lock::{FencingToken, ResourceName, Selector};
 use small_resource_server::store::history::{PastLease, PastLeases};
+use small_resource_server::store::members::Members;
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
-    StoreError, StoredData, StoredResource,
+    DocumentSize, ListQuery, ListedResource, ResourceId, Snapshot, Store, StoreError, StoredData,
+    StoredResource,
 };
 
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl Store for Scripted {
         "scripted"
     }
 
-    async fn open(&self) -> Result<Opened, StoreError> {
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         self.call_driver();
         self.inner.open().await
     }
@@ -147,7 +148,7 @@ impl Store for Scripted {
         self.inner.list(query, limit).await
     }
 
-    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+    fn instance_lease(&self) -> Option<Duration> {
         assert!(
             !self.breaks_its_caller.load(Ordering::SeqCst),
             "the test says so"

@@ -158,7 +158,7 @@ fn a_server_without_one_of_the_three_keys_refuses_to_start_and_names_the_variabl
             let given = all.iter().filter(|name| empty || **name != missing);
             let value = |name: &str| if name == missing { "" } else { "some-key" }.to_owned();
             let pairs = given.map(|name| (name.to_string(), value(name)));
-            let error = Settings::from_pairs(pairs, None).unwrap_err().to_string();
+            let error = Settings::from_pairs(pairs, None).unwrap_err();
             let named = |name: &str| error.contains(&format!("{name} is missing or empty"));
             assert!(named(missing), "{error}");
             assert!(

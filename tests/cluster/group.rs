@@ -10,16 +10,16 @@ use actix::prelude::*;
 use actix_server::{Server, ServerHandle};
 use small_resource_server::app::start_actors;
 use small_resource_server::cluster::client::ClusterClient;
-use small_resource_server::cluster::serve::{PeerListener, start_monitoring};
+use small_resource_server::cluster::serve::{listen_to_peers, start_monitoring};
 use small_resource_server::lock::{
     FencingToken, LockOptions, PresentedTicket, ResourceName, ResourceOptions,
 };
-use small_resource_server::persistence::messages::RegistryOrder;
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::members::{Reachability, View};
+use small_resource_server::shared::registry_notice::RegistryNotice;
 use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use small_resource_server::store::members::{
     InstanceId, Member, MemberState, Members, SLOTS, Slot,
@@ -90,14 +90,8 @@ impl Instance {
             let (server, registry) = (server.clone(), registry.clone());
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
-        let peers = PeerListener {
-            listener,
-            tls: None,
-            lease: LEASE,
-        };
         let builder = Server::build().workers(1).disable_signals();
-        let peers_router = router.clone();
-        let answering = peers.serve_with(builder, move || Rc::new(peers_router()));
+        let answering = listen_to_peers(builder, listener, None, LEASE, router.clone());
         let answering = answering.unwrap().run();
         let answers = answering.handle();
         actix_rt::spawn(answering);
@@ -111,11 +105,11 @@ impl Instance {
     }
 
     pub fn view(&self) -> View {
-        self.server.members.follow().borrow().clone()
+        self.server.members.borrow().clone()
     }
 
     pub fn gain(&self, name: &ResourceName) {
-        let now = self.server.clock.mono();
+        let now = self.server.mono();
         self.server.slots.gain(Slot::of(name), now);
     }
 
@@ -202,7 +196,8 @@ impl Group {
         for (number, instance) in self.instances.iter().enumerate() {
             let me = members.members[number].id;
             let members = members.clone();
-            instance.server.members.see(Members { me, ..members });
+            let view = &instance.server.members;
+            view.send_if_modified(|view| view.see(Members { me, ..members }));
         }
     }
 
@@ -233,7 +228,8 @@ impl Group {
         owner.server.slots.leave(slot);
         let (left, all_left) = oneshot::channel();
         let slots = vec![slot];
-        owner.registry.do_send(RegistryOrder::Leave { slots, left });
+        let leave = RegistryNotice::Leave { slots, left };
+        owner.registry.do_send(leave);
         all_left.await.unwrap();
     }
 

@@ -7,15 +7,14 @@ mod settings;
 use std::time::Duration;
 
 use small_resource_server::lock::{Answer, PresentedTicket};
-use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
 use small_resource_server::shared::audit_log::AuditKind;
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::event_feed::NextEvent;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::members::Reachability;
 use small_resource_server::store::members::MemberState;
 use small_resource_server::store::{ListOrder, ListQuery};
+use tokio::sync::broadcast::error::TryRecvError;
 
 use group::{Group, LEASE, acquire, create, name};
 
@@ -132,7 +131,7 @@ async fn there_is_no_page_and_no_count_while_an_owner_is_missing() {
         ..ListQuery::default()
     });
     let (page, counts) = tokio::join!(page, cluster.count_locks(String::new()));
-    assert_eq!(page, Err(ListingRefused::Closed(Closed::Moving)));
+    assert_eq!(page, Err(Closed::Moving));
     assert_eq!(counts, Err(Closed::Moving));
     assert!(cluster.follow("").await.is_err_and(|e| e == Closed::Moving));
 }
@@ -284,7 +283,7 @@ async fn an_instance_that_lives_and_cannot_be_reached_is_said_to_be() {
 async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not_followed() {
     let group = Group::start(3).await;
     group.give_all(2, 1);
-    let mut reader = group.at(0).cluster.follow("stock:").await.unwrap().unwrap();
+    let mut reader = group.at(0).cluster.follow("stock:").await.unwrap();
     let mut expected = Vec::new();
     for n in 0..20 {
         let text = format!("stock:{n}");
@@ -295,7 +294,7 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     let mut found = Vec::new();
     group
         .until(|| {
-            while let NextEvent::Event(event) = reader.try_next() {
+            while let Ok(event) = reader.try_next() {
                 assert_eq!(event.kind, AuditKind::Created);
                 // Of this instance all are read, whatever their names.
                 if event.name.as_str().starts_with("stock:") {
@@ -308,10 +307,10 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    assert!(matches!(reader.try_next(), NextEvent::Nothing));
+    assert!(matches!(reader.try_next(), Err(TryRecvError::Empty)));
     let given = group.name_of(1);
     group.give(&given, 1, 2);
-    assert!(matches!(reader.try_next(), NextEvent::End));
+    assert!(matches!(reader.try_next(), Err(TryRecvError::Closed)));
 }
 
 #[actix_rt::test]
@@ -332,7 +331,8 @@ async fn a_wait_ends_with_the_instance_where_it_was_asked_for() {
     for (_, name) in &waits {
         group.until_waiting(name, 1).await;
     }
-    group.at(0).server.members.stop();
+    let view = &group.at(0).server.members;
+    view.send_modify(|view| view.stopping = true);
     for (wait, name) in waits {
         assert_eq!(wait.await.unwrap(), Reply::Closed(Closed::Stopping));
         group.until_waiting(&name, 0).await;

@@ -14,7 +14,7 @@ async fn open(store: &MysqlStore) -> Members {
     let began = std::time::Instant::now();
     loop {
         match store.open().await {
-            Ok(opened) => return opened.members.unwrap(),
+            Ok((_, members)) => return members.unwrap(),
             Err(error) => assert!(began.elapsed() < crate::support::DEADLINE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

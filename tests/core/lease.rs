@@ -2,23 +2,17 @@
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, Limits, Refusal, Seconds, Terms, Ttl,
+    Answer, Command, EndReason, FencingToken, Refusal, Seconds, Terms, Ttl,
 };
 
 use crate::world::{START, World, presented, seconds};
 
 fn capped(seconds_max: i64) -> World {
-    let limits = Limits {
+    let terms = Terms {
         lease_seconds_max: Seconds::new(seconds_max).unwrap(),
-        ..Limits::default()
+        ..Terms::default()
     };
-    World::with(
-        Terms {
-            limits,
-            ..Terms::default()
-        },
-        0,
-    )
+    World::with(terms, 0)
 }
 
 #[test]

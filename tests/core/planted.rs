@@ -2,7 +2,7 @@
 //! says so. Each broken core is the sound one that was told something else than what is: other options, or
 //! rows from which something is missing.
 
-use small_resource_server::lock::invariants::{Broken, StateBefore};
+use small_resource_server::lock::invariants::{Broken, check_step};
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
     Command, FencingToken, LockOptions, LockRequest, LockState, Mode, PresentedTicket,
@@ -38,11 +38,11 @@ impl World {
         let now = self.now;
         let restored =
             |options, rows| LockState::restore(options, rows, &self.terms, now, now.mono);
-        let before = StateBefore::of(&self.state, &command);
         let mut stored = self.rows.clone();
-        let outcome = restored(options, rows).apply(&self.terms, now, command);
+        let outcome = restored(options, rows).apply(&self.terms, now, command.clone());
         outcome.changes.overlay(&mut stored);
-        before.check(&restored(self.state.options(), stored), now, &outcome)
+        let after = restored(self.state.options(), stored);
+        check_step(&self.state, &command, &after, now, &outcome)
     }
 
     fn judge_rows(&self, command: Command, rows: LockRows) -> Result<(), Broken> {
@@ -182,7 +182,7 @@ fn a_plain_renewal_that_cuts_a_lease_breaks_a_rule() {
     };
     let mut after = world.state.clone();
     let outcome = after.apply(&world.terms, world.now, renewal(true));
-    let check = |judged| StateBefore::of(&world.state, &judged).check(&after, world.now, &outcome);
+    let check = |judged| check_step(&world.state, &judged, &after, world.now, &outcome);
     assert_eq!(check(renewal(true)), Ok(()));
     let rule = "a renewal made a lease end earlier";
     assert_eq!(check(renewal(false)), Err(rule));

@@ -1,7 +1,7 @@
 //! "Queue": strict arrival order among near tickets, reservation, passing over, dropping.
 
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::{Answer, Command, EndReason, Limits, Mode, Refusal, Terms};
+use small_resource_server::lock::{Answer, Command, EndReason, Mode, Refusal, Terms};
 
 use crate::world::{World, presented};
 
@@ -329,17 +329,11 @@ fn queue_0_with_a_waiting_ticket_is_refused_and_keeps_the_place() {
 
 #[test]
 fn a_queue_that_is_full_refuses_newcomers_only() {
-    let limits = Limits {
+    let terms = Terms {
         waiters_max: 2,
-        ..Limits::default()
+        ..Terms::default()
     };
-    let mut world = World::with(
-        Terms {
-            limits,
-            ..Terms::default()
-        },
-        0,
-    );
+    let mut world = World::with(terms, 0);
     let holder = world.hold();
     let first = world.queue();
     let second = world.queue();

@@ -56,7 +56,7 @@ fn a_renewal_after_sleep_extends_the_lease_as_any_other() {
 #[test]
 fn the_life_of_a_lease_is_bounded_from_its_start_not_from_its_waking() {
     let mut world = World::new();
-    world.terms.limits.lease_seconds_max = small_resource_server::lock::Seconds::new(20).unwrap();
+    world.terms.lease_seconds_max = small_resource_server::lock::Seconds::new(20).unwrap();
     let grant = world.ask().ttl(15).grant();
     world.pass(10_000);
     assert!(world.sleep_and_wake());

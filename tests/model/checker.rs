@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockOptions,
-    LockRequest, Millis, Mode, Now, Outcome, PresentedTicket, Reason, Refusal, RequestId,
-    ResourceOptions, Seconds, Terms, Ticket, Ttl, WaitPolicy,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, LockOptions, LockRequest,
+    Millis, Mode, Now, Outcome, PresentedTicket, Reason, Refusal, RequestId, ResourceOptions,
+    Seconds, Terms, Ticket, Ttl, WaitPolicy,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -36,11 +36,8 @@ const START: Millis = 10_000;
 
 fn terms() -> Terms {
     Terms {
-        limits: Limits {
-            claim_ms: TICK,
-            ticket_ttl_ms: 3 * TICK,
-            ..Limits::default()
-        },
+        claim_ms: TICK,
+        ticket_ttl_ms: 3 * TICK,
         ..Terms::default()
     }
 }
@@ -943,7 +940,7 @@ impl<F: Fault> World<F> {
             let expected = client.arrived.is_some()
                 && !client.held
                 && !given_up
-                && self.now < client.heard + terms().limits.ticket_ttl_ms;
+                && self.now < client.heard + terms().ticket_ttl_ms;
             expected && client.ticket.is_some_and(|ticket| !core.is_live(ticket))
         });
         let lost_write = self.server.data.version < self.acknowledged;

@@ -12,9 +12,9 @@ use proptest::test_runner::FileFailurePersistence;
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockOptions,
-    LockRequest, LockState, Mode, Now, Owner, PresentedTicket, Profile, Reason, RequestId,
-    ResourceOptions, Seconds, Terms, Ticket, Ttl, WaitPolicy, invariants,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, LockOptions, LockRequest,
+    LockState, Mode, Now, Owner, PresentedTicket, Profile, Reason, RequestId, ResourceOptions,
+    Seconds, Terms, Ticket, Ttl, WaitPolicy, invariants,
 };
 
 use crate::beliefs::{self, Belief};
@@ -810,11 +810,9 @@ fn actions() -> impl Strategy<Value = Action> {
 fn terms() -> impl Strategy<Value = Terms> {
     (any::<bool>(), any::<bool>(), 1..6usize).prop_map(|(php, capped, waiters_max)| Terms {
         profile: if php { Profile::Php } else { Profile::Default },
-        limits: Limits {
-            lease_seconds_max: Seconds::new(if capped { 20 } else { 0 }).unwrap(),
-            waiters_max,
-            ..Limits::default()
-        },
+        lease_seconds_max: Seconds::new(if capped { 20 } else { 0 }).unwrap(),
+        waiters_max,
+        ..Terms::default()
     })
 }
 

@@ -175,11 +175,10 @@ impl Model {
     // ---- time -------------------------------------------------------------------------------------
 
     fn near(&self, place: &Place, at: Millis) -> bool {
-        !place.open.is_empty() || at < place.seen + self.terms.limits.claim_ms
+        !place.open.is_empty() || at < place.seen + self.terms.claim_ms
     }
 
     fn dues(&self) -> Vec<(Millis, Due)> {
-        let limits = self.terms.limits;
         let mut dues = Vec::new();
         for holder in &self.holders {
             if let Some((_, Some(through))) = holder.runs {
@@ -189,11 +188,11 @@ impl Model {
         dues.extend(self.delay_until.map(|at| (at, Due::DelayOver)));
         for (_, place) in &self.queue {
             if place.open.is_empty() {
-                let far = place.seen + limits.claim_ms;
+                let far = place.seen + self.terms.claim_ms;
                 if place.went_far_from != Some(place.seen) {
                     dues.push((far, Due::WentFar(place.ticket)));
                 }
-                let drop = (place.seen + limits.ticket_ttl_ms).max(far);
+                let drop = (place.seen + self.terms.ticket_ttl_ms).max(far);
                 dues.push((drop, Due::Dropped(place.ticket)));
             }
             for (request, _, wait) in &place.open {
@@ -338,7 +337,7 @@ impl Model {
 
     fn ends(&self, own: Option<Ttl>, since: Millis, now: Millis) -> Option<Millis> {
         let ttl = self.ttl(own).limit_ms().map(|ms| now + ms);
-        let max = self.terms.limits.lease_seconds_max.limit_ms();
+        let max = self.terms.lease_seconds_max.limit_ms();
         match (ttl, max.map(|ms| since + ms)) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -368,7 +367,7 @@ impl Model {
 
     fn told_ttl(&self, holder: &Holder) -> Ttl {
         let own = self.ttl(holder.place.ttl);
-        let Some(max) = self.terms.limits.lease_seconds_max.limit_ms() else {
+        let Some(max) = self.terms.lease_seconds_max.limit_ms() else {
             return own;
         };
         let left = match holder.runs {
@@ -758,7 +757,7 @@ impl Model {
         if !open && *policy == WaitPolicy::Never {
             return self.answer_locked(request, None);
         }
-        if !open && self.waiting() >= self.terms.limits.waiters_max {
+        if !open && self.waiting() >= self.terms.waiters_max {
             return self.answer(request, Answer::Refused(Refusal::TooManyWaiters));
         }
         let index = self.arrive(*fresh, false, options, !open || loading);
@@ -968,7 +967,7 @@ impl Model {
             Who::Dead(_) | Who::Nobody
                 if loading && (!self.is_locked() || profile.refused_write_waits()) =>
             {
-                if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
+                if self.is_locked() && self.waiting() >= self.terms.waiters_max {
                     return self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
                 let index = self.arrive(*fresh, true, &LockOptions::default(), false);
@@ -979,7 +978,7 @@ impl Model {
             }
             Who::Dead(_) | Who::Nobody => match until {
                 None => self.answer_locked(*request, None),
-                Some(_) if self.waiting() >= self.terms.limits.waiters_max => {
+                Some(_) if self.waiting() >= self.terms.waiters_max => {
                     self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
                 Some(until) => {

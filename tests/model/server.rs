@@ -6,10 +6,10 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 
 use small_resource_server::lock::command::{Grant, HolderView};
-use small_resource_server::lock::rows::{HeadRow, LockRows};
+use small_resource_server::lock::rows::{EndedRow, HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, EndedTicket, FencingToken, LockRequest, LockState, Millis, Mode, Now, Outcome,
-    Refusal, RequestId, ResourceOptions, Terms, Ticket, Ttl,
+    Answer, Command, FencingToken, LockRequest, LockState, Millis, Mode, Now, Outcome, Refusal,
+    RequestId, ResourceOptions, Terms, Ticket, Ttl,
 };
 
 /// The document: how often it was written, and what was written last.
@@ -64,8 +64,8 @@ pub struct Server<F: Fault> {
     core: LockState,
     pub data: Data,
     exists: bool,
-    /// What is remembered of tickets while their name is gone; in memory only.
-    lost: Vec<EndedTicket>,
+    /// What is remembered of tickets while their name is gone, and until when; in memory only.
+    lost: Vec<(EndedRow, Millis)>,
     fault: PhantomData<F>,
 }
 
@@ -163,8 +163,8 @@ impl<F: Fault> Server<F> {
         let lost = self
             .lost
             .iter()
-            .find(|lost| Some(lost.ticket) == presented.ticket());
-        let answer = lost.map_or(Answer::Refused(Refusal::NoResource), |lost| {
+            .find(|(lost, _)| Some(lost.ticket) == presented.ticket());
+        let answer = lost.map_or(Answer::Refused(Refusal::NoResource), |(lost, _)| {
             Answer::Refused(lost.refusal())
         });
         Outcome {

@@ -2,8 +2,9 @@
 
 use mysql_async::prelude::Queryable;
 use small_resource_server::lock::{FencingToken, Profile};
+use small_resource_server::store::members::Members;
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
-use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
+use small_resource_server::store::{Snapshot, Store, StoreError};
 
 use super::support::Database;
 use super::support::created;
@@ -32,8 +33,8 @@ async fn php_data(database: &Database, resource: &str, at: &str, json: &str) {
     admin.exec_drop(sql, values).await.unwrap();
 }
 
-fn recorded_profile(opened: &Opened) -> Option<Profile> {
-    opened.members.as_ref()?.recorded_profile
+fn recorded_profile((_, members): &(FencingToken, Option<Members>)) -> Option<Profile> {
+    members.as_ref()?.recorded_profile
 }
 
 async fn selectors(database: &Database) -> Vec<String> {
@@ -596,7 +597,7 @@ async fn a_foreign_key_that_version_2_0_0_left_goes_and_comes_back() {
         database.run(sql).await;
     }
     let store = database.store();
-    assert_eq!(store.open().await.unwrap().token_floor, FencingToken(17));
+    assert_eq!(store.open().await.unwrap().0, FencingToken(17));
     let printer = store.load(&name("Printer")).await.unwrap().unwrap();
     let mut gone = Snapshot::empty(name("Printer"), printer.id.clone());
     gone.remove(FencingToken(0));
@@ -630,8 +631,8 @@ async fn what_is_in_the_journal_of_version_2_0_0_only_is_taken_along() {
         database.run(sql).await;
     }
     let store = database.store();
-    let opened = store.open().await.unwrap();
-    assert_eq!(opened.token_floor, FencingToken(17));
+    let (token_floor, _) = store.open().await.unwrap();
+    assert_eq!(token_floor, FencingToken(17));
     let found = store.load(&name("b")).await.unwrap().unwrap();
     assert_eq!(found.lock.head.token, FencingToken(9));
     assert!(found.lock.head.holder.is_some());

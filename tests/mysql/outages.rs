@@ -301,6 +301,28 @@ async fn a_lock_of_someone_else_is_waited_for_and_the_commit_tried_again() {
 }
 
 #[tokio::test]
+async fn a_commit_that_its_caller_gave_up_leaves_the_store_to_be_opened_again() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let mut other = database.admin().await;
+    let sql = "BEGIN; SELECT * FROM resource_instance FOR UPDATE";
+    other.query_drop(sql).await.unwrap();
+    let batch = [created("a")];
+    let commit = tokio::time::timeout(Duration::from_millis(100), store.commit(&batch));
+    assert!(commit.await.is_err(), "it has to wait");
+    other.query_drop("ROLLBACK").await.unwrap();
+    let refused = store.commit(&[created("b")]).await;
+    assert_away_because(&refused, "in doubt");
+    assert!(is_away(&store.heartbeat().await));
+    store.open().await.unwrap();
+    store.commit(&[created("b")]).await.unwrap();
+    assert!(exists(&store, "b").await);
+}
+
+#[tokio::test]
 async fn what_is_larger_than_a_packet_is_rejected_and_the_rest_goes_on() {
     let Some(database) = Database::new() else {
         return;

@@ -509,7 +509,7 @@ async fn whoever_has_to_be_alone_waits_for_the_dead_and_not_for_the_living() {
     live.commit(&[granted(&resource, 8)]).await.unwrap();
     drop(live);
     let alone = database.store();
-    let members = alone.open_alone().await.unwrap().members.unwrap();
+    let members = alone.open_alone().await.unwrap().1.unwrap();
     assert_eq!(members.members.len(), 1, "{members:?}");
     assert_eq!(slots_of(&members, members.me), SLOTS);
     alone.raise_tokens(FencingToken(70)).await.unwrap();

@@ -258,6 +258,9 @@ fn connections_beyond_the_reserve_are_closed_and_counted() {
         let name = "resource_server_connections_refused_total{reason=\"too_many_connections\"}";
         (metric(&server, name) >= 34).then_some(())
     });
+    until("none of them has a place any more", || {
+        metric(&server, "resource_server_connections") <= 3
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How the store is opened, given up and given back, with a store that takes its time.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use small_resource_server::app::{FirstOpen, start_actors};
 use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
-    Answer, KeyName, LockOptions, PresentedTicket, Reason, ResourceName, ResourceOptions, Selector,
+    Answer, FencingToken, KeyName, LockOptions, PresentedTicket, Reason, ResourceName,
+    ResourceOptions, Selector,
 };
 use small_resource_server::persistence::actor::Persistence;
-use small_resource_server::persistence::messages::Ending;
+use small_resource_server::persistence::messages::{Load, PersistenceNotice};
 use small_resource_server::registry::client::{Router, confirmed};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
@@ -23,8 +24,8 @@ use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::members::Members;
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
-    StoreError, StoredData, StoredResource,
+    DocumentSize, ListQuery, ListedResource, ResourceId, Snapshot, Store, StoreError, StoredData,
+    StoredResource,
 };
 use tokio::sync::{Semaphore, oneshot};
 
@@ -52,11 +53,17 @@ impl Hangs {
     }
 }
 
+/// How long an attempt to open the store may take before the log and the gate say that it takes long: 1.5 times the
+/// time-out of [`server`].
+const OPENING_LIMIT: Duration = Duration::from_millis(30);
+
 /// Opens and closes when it is let.
 struct Slow {
     inner: MemoryStore,
     may_open: Semaphore,
     may_close: Semaphore,
+    /// A load never ends, and an attempt to open takes [`OPENING_LIMIT`].
+    is_slow: AtomicBool,
     hangs: Hangs,
     opens: AtomicUsize,
     closes: AtomicUsize,
@@ -69,6 +76,7 @@ impl Slow {
             inner: MemoryStore::default(),
             may_open: Semaphore::new(may_open),
             may_close: Semaphore::new(may_close),
+            is_slow: AtomicBool::new(false),
             hangs: Hangs::default(),
             opens: AtomicUsize::new(0),
             closes: AtomicUsize::new(0),
@@ -87,9 +95,12 @@ impl Store for Slow {
         "slow"
     }
 
-    async fn open(&self) -> Result<Opened, StoreError> {
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         self.opens.fetch_add(1, Ordering::SeqCst);
         take(&self.may_open).await;
+        if self.is_slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(OPENING_LIMIT).await;
+        }
         self.inner.open().await
     }
 
@@ -104,6 +115,9 @@ impl Store for Slow {
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        if self.is_slow.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.inner.load(name).await
     }
 
@@ -141,11 +155,8 @@ impl Store for Slow {
         }
     }
 
-    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
-        Some(HeartbeatTimes {
-            every_ms: 5,
-            valid_ms: 60_000,
-        })
+    fn instance_lease(&self) -> Option<Duration> {
+        Some(Duration::from_secs(80))
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
@@ -180,6 +191,13 @@ fn persistence(store: Arc<Slow>) -> (Arc<ServerState>, Addr<Persistence>, FirstO
     (server, actor, first)
 }
 
+/// Has the actor close the store; ready when that is done.
+fn finish(actor: &Addr<Persistence>) -> oneshot::Receiver<()> {
+    let (finished, done) = oneshot::channel();
+    actor.do_send(PersistenceNotice::Finish(finished));
+    done
+}
+
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let held = async {
         while !condition() {
@@ -209,24 +227,50 @@ fn a_store_that_takes_long_to_open_is_not_begun_again() {
 }
 
 #[test]
+fn an_attempt_that_succeeds_at_its_limit_serves() {
+    System::new().block_on(async {
+        let store = Slow::new(9, 9);
+        let (server, actor, _first) = persistence(store.clone());
+        until("it serves", || server.gate.check().is_ok()).await;
+        store.is_slow.store(true, Ordering::SeqCst);
+        let name = ResourceName::parse("printer").unwrap();
+        // It is given up while the store is being opened: after that the actor looks at the attempt first, and then
+        // at the time.
+        let load = actor.send(Load { name });
+        // The next heartbeat fails.
+        store.closes.store(1, Ordering::SeqCst);
+        actor.do_send(PersistenceNotice::Heartbeat);
+        until("it is lost", || server.gate.check().is_err()).await;
+        store.closes.store(0, Ordering::SeqCst);
+        assert!(load.await.unwrap().is_err());
+        // The thread is busy until both are due.
+        std::thread::sleep(2 * OPENING_LIMIT);
+        until("it serves again", || server.gate.check().is_ok()).await;
+        assert_eq!(store.opens.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
 fn a_store_that_is_being_given_back_is_not_opened_again() {
     System::new().block_on(async {
         let store = Slow::new(9, 0);
         let (server, actor, _first) = persistence(store.clone());
         until("it serves", || server.gate.check().is_ok()).await;
-        let finished = actor.send(Ending::Finish);
-        let finishing = actix_rt::spawn(finished);
+        let finishing = finish(&actor);
         until("closing begins", || {
             store.closes.load(Ordering::SeqCst) == 1
         })
         .await;
         let before = store.heartbeats.load(Ordering::SeqCst);
         // Time for what a heartbeat would set off, if one were still sent or on its way.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..20 {
+            actor.do_send(PersistenceNotice::Heartbeat);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let after = store.heartbeats.load(Ordering::SeqCst);
         assert!(after <= before + 1, "{before} heartbeats, then {after}");
         store.may_close.add_permits(1);
-        finishing.await.unwrap().unwrap();
+        finishing.await.unwrap();
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
         assert!(server.gate.check().is_err());
     });
@@ -238,11 +282,11 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
         let store = Slow::new(0, 2);
         let (server, actor, _first) = persistence(store.clone());
         until("opening begins", || store.opens.load(Ordering::SeqCst) == 1).await;
-        actor.send(Ending::Finish).await.unwrap();
+        finish(&actor).await.unwrap();
         store.may_open.add_permits(1);
         until("it was opened", || store.may_open.available_permits() == 0).await;
         // The actor has taken note when it answers again.
-        actor.send(Ending::Finish).await.unwrap();
+        finish(&actor).await.unwrap();
         assert!(server.gate.check().is_err());
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
     });

@@ -45,7 +45,7 @@ impl OtherVersion {
                     }),
                     ..options
                 });
-                let members = store.open().await.unwrap().members.unwrap();
+                let members = store.open().await.unwrap().1.unwrap();
                 owns.send(()).unwrap();
                 let (id, known) = (members.me, members.member(members.me).unwrap());
                 let secret = known.peer.clone().unwrap().secret;
@@ -79,7 +79,7 @@ impl Drop for OtherVersion {
 
 /// One connection of another instance, for as long as that wants it.
 async fn live(mut stream: TcpStream, us: HandshakeOffer, spoken: Arc<AtomicU16>) {
-    let Ok(protocol) = us.welcome(&mut stream).await else {
+    let Ok(Ok(protocol)) = us.welcome(&mut stream).await else {
         return;
     };
     spoken.store(protocol, Ordering::SeqCst);

@@ -22,9 +22,10 @@ const SELECTORS: [&str; 3] = ["state", "State", "state "];
 #[derive(Clone, Debug)]
 enum Step {
     /// Unless it exists.
-    Create(u32),
+    Create(ResourceOptions),
     /// These only while it exists.
     Remove(u64),
+    Options(ResourceOptions),
     Lock(LockChanges),
     Put(usize, String),
     Delete(usize),
@@ -61,10 +62,21 @@ fn lock_change() -> impl Strategy<Value = LockChanges> {
     ]
 }
 
+fn options() -> impl Strategy<Value = ResourceOptions> {
+    let some = (0..=Seconds::MAX, 1..3_u16, 0..2_u8, any::<bool>());
+    some.prop_map(|(timeout, slots, lock_delay, ephemeral)| ResourceOptions {
+        slots,
+        lock_delay,
+        ephemeral,
+        ..plain(i64::from(timeout))
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => (0..=Seconds::MAX).prop_map(Step::Create),
+        2 => options().prop_map(Step::Create),
         1 => any::<u64>().prop_map(Step::Remove),
+        1 => options().prop_map(Step::Options),
         9 => lock_change().prop_map(Step::Lock),
         4 => (0..SELECTORS.len(), "[ -~é\u{1f600}]{0,12}").prop_map(|(s, json)| Step::Put(s, json)),
         2 => (0..SELECTORS.len()).prop_map(Step::Delete),
@@ -123,7 +135,13 @@ impl Player {
         match (step, &mut self.model) {
             (Step::HandOver, _) => self.hand_over(),
             (Step::Commit, _) => self.parts.push(Vec::new()),
-            (Step::Create(timeout), None) => self.create(plain(i64::from(*timeout))),
+            (Step::Create(options), None) => self.create(*options),
+            (Step::Options(options), Some(model)) => {
+                let mut changes = next(&self.snapshot);
+                changes.options = Some(*options);
+                self.snapshot.merge(changes);
+                model.options = *options;
+            }
             (Step::Remove(token), Some(_)) => {
                 self.snapshot.remove(FencingToken(*token));
                 self.token_floor = self.token_floor.max(*token);
@@ -236,9 +254,30 @@ async fn check(store: &dyn Store, text: &str, history: &[Step], token_floor: &Re
     }
     is_as_played(store, &players).await;
     // What is not checkpointed yet is, from what the store wrote down.
-    let opened = store.open().await.unwrap();
-    assert_eq!(opened.token_floor.0, *token_floor.borrow());
+    let (floor, _) = store.open().await.unwrap();
+    assert_eq!(floor.0, *token_floor.borrow());
     is_as_played(store, &players).await;
+    for player in &players {
+        leaves_nothing_of_earlier_lives(store, player).await;
+    }
+}
+
+/// A resource with the id of one that is gone finds none of its rows.
+async fn leaves_nothing_of_earlier_lives(store: &dyn Store, player: &Player) {
+    for life in 1..=player.lives {
+        let id = ResourceId::new(&format!("{} {life}", player.snapshot.name));
+        if player.model.as_ref().is_some_and(|model| model.id == id) {
+            continue;
+        }
+        let again = format!("{id} again");
+        let mut snapshot = Snapshot::empty(name(&again), id.clone());
+        snapshot.create(id, plain(5));
+        commit(store, &[snapshot]).await;
+        store.checkpoint().await.unwrap();
+        let found = load(store, &again).await.unwrap();
+        let rows = (found.options, found.lock, found.selectors);
+        assert_eq!(rows, (plain(5), LockRows::default(), 0), "{again}");
+    }
 }
 
 async fn is_as_played(store: &dyn Store, players: &[Player]) {

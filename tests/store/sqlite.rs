@@ -113,7 +113,7 @@ fn a_file_that_version_2_0_0_wrote_is_taken_along_whole() {
         raw.execute_batch(FILE_OF_2_0_0).unwrap();
         drop(raw);
         let store = SqliteStore::new(bed.path());
-        assert_eq!(store.open().await.unwrap().token_floor.0, 4);
+        assert_eq!(store.open().await.unwrap().0, FencingToken(4));
         let ticket = |bits, ttl| TicketRow {
             ttl: Some(seconds(ttl)),
             ..plain_ticket(bits)
@@ -483,5 +483,5 @@ async fn tokens_are_raised_for_names_that_exist_and_names_that_will() {
         FencingToken(500)
     );
     store.close().await;
-    assert_eq!(store.open().await.unwrap().token_floor, FencingToken(500));
+    assert_eq!(store.open().await.unwrap().0, FencingToken(500));
 }

@@ -303,7 +303,7 @@ pub async fn a_resource_that_was_never_stored_can_be_removed<B: Bed>() {
 }
 
 async fn token_floor<B: Bed>(bed: &B) -> u64 {
-    bed.store().open().await.unwrap().token_floor.0
+    bed.store().open().await.unwrap().0.0
 }
 
 pub async fn the_floor_grows_and_never_falls<B: Bed>() {

@@ -61,7 +61,7 @@ pub async fn join(store: &MysqlStore) -> Members {
             Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            result => return result.unwrap().members.unwrap(),
+            result => return result.unwrap().1.unwrap(),
         }
     }
 }

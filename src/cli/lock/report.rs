@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -19,47 +19,43 @@ const LINES_MAX: usize = 1024;
 /// How long the end of this process waits for a reader.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
+/// Dropping it waits until all lines are written, at most [`FLUSH_MAX`].
 pub struct Reporter {
     quiet: bool,
     verbose: bool,
-    people: Lines,
-    events: Option<Lines>,
-}
-
-/// The lines of one stream. Dropping it waits until they are written, at most [`FLUSH_MAX`].
-struct Lines {
-    /// `None` while it is dropped.
-    sender: Option<SyncSender<String>>,
-    /// Disconnected once the thread has ended.
+    /// Lines for people; `None` while it is dropped.
+    people: Option<SyncSender<String>>,
+    /// Lines for a program, if one wants them.
+    events: Option<SyncSender<String>>,
+    /// Disconnected once both threads have ended.
     ended: Receiver<()>,
 }
 
-impl Lines {
-    /// Begins a thread that writes to this stream.
-    fn to(mut stream: impl Write + Send + 'static) -> io::Result<Lines> {
-        let (sender, lines) = mpsc::sync_channel::<String>(LINES_MAX);
-        let (alive, ended) = mpsc::channel();
-        thread::Builder::new().spawn(move || {
-            let _alive = alive;
-            for line in lines {
-                // One write for each line. That the stream is closed could not be reported anywhere.
-                let _ = stream.write_all(line.as_bytes());
-            }
-        })?;
-        let sender = Some(sender);
-        Ok(Lines { sender, ended })
-    }
-
-    fn write(&self, line: &str) {
-        if let Some(sender) = &self.sender {
-            let _left_out = sender.try_send(format!("{line}\n"));
+/// Begins a thread that writes lines to this stream, and holds `alive` for as long as it runs.
+fn begin(
+    mut stream: impl Write + Send + 'static,
+    alive: Sender<()>,
+) -> io::Result<SyncSender<String>> {
+    let (sender, lines) = mpsc::sync_channel::<String>(LINES_MAX);
+    thread::Builder::new().spawn(move || {
+        let _alive = alive;
+        for line in lines {
+            // One write for each line. That the stream is closed could not be reported anywhere.
+            let _ = stream.write_all(line.as_bytes());
         }
+    })?;
+    Ok(sender)
+}
+
+fn write(to: Option<&SyncSender<String>>, line: &str) {
+    if let Some(sender) = to {
+        let _left_out = sender.try_send(format!("{line}\n"));
     }
 }
 
-impl Drop for Lines {
+impl Drop for Reporter {
     fn drop(&mut self) {
-        self.sender = None;
+        (self.people, self.events) = (None, None);
         let _ = self.ended.recv_timeout(FLUSH_MAX);
     }
 }
@@ -75,12 +71,15 @@ impl Reporter {
             file.map_err(|error| format!("--events-fd {number} cannot be written to: {error}."))
         };
         let started = |error: io::Error| format!("Cannot start: {error}.");
+        let (alive, ended) = mpsc::channel();
         let events = events_fd.map(open).transpose()?;
+        let events = events.map(|file| begin(file, alive.clone()));
         Ok(Reporter {
             quiet,
             verbose,
-            people: Lines::to(io::stderr()).map_err(started)?,
-            events: events.map(Lines::to).transpose().map_err(started)?,
+            events: events.transpose().map_err(started)?,
+            people: Some(begin(io::stderr(), alive).map_err(started)?),
+            ended,
         })
     }
 
@@ -177,13 +176,13 @@ impl Reporter {
 
     /// Tells people, also those who want to hear of errors only.
     pub fn say(&self, line: &str) {
-        self.people.write(&format!("lock: {line}"));
+        write(self.people.as_ref(), &format!("lock: {line}"));
     }
 
     fn event(&self, event: &str, fields: Value) {
-        if let (Some(events), Value::Object(mut fields)) = (&self.events, fields) {
+        if let (Some(_), Value::Object(mut fields)) = (&self.events, fields) {
             fields.shift_insert(0, "event".to_owned(), event.into());
-            events.write(&Value::Object(fields).to_string());
+            write(self.events.as_ref(), &Value::Object(fields).to_string());
         }
     }
 }

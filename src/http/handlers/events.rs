@@ -8,6 +8,7 @@ use actix_web::http::header;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde_json::json;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
@@ -16,8 +17,8 @@ use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
 use crate::http::request::Request;
 use crate::http::respond::Response;
-use crate::http::time::Time;
-use crate::shared::event_feed::{FeedEvent, NextEvent};
+use crate::http::time::rfc3339;
+use crate::shared::event_feed::FeedEvent;
 
 /// Time between two polls of a reader for new events.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
@@ -37,7 +38,7 @@ fn render(event: &FeedEvent) -> Bytes {
         "fencingToken": event.fencing_token,
         "key": event.key,
         "client": event.client,
-        "at": Time(event.at),
+        "at": rfc3339(event.at).to_string(),
     });
     let kind = event.kind.event_name();
     // serde_json writes no line breaks. One would end the event.
@@ -70,24 +71,22 @@ impl EventStream {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
             match self.reader.try_next() {
-                NextEvent::Event(event) if self.covers(key, event.name.as_str()) => {
+                Ok(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }
-                NextEvent::Event(_) => {}
-                NextEvent::Missed(count) => {
+                Ok(_) => {}
+                Err(TryRecvError::Lagged(count)) => {
                     let text = format!("event: lagged\ndata: {{\"missed\":{count}}}\n\n");
                     chunk.extend_from_slice(text.as_bytes());
                 }
-                NextEvent::Nothing => break,
-                NextEvent::End if chunk.is_empty() => return None,
-                NextEvent::End => break,
+                Err(TryRecvError::Closed) if chunk.is_empty() => return None,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
         Some(chunk)
     }
 
-    /// Waits for the next chunk. `None` ends the stream: its key is no longer valid, or the feed ended
-    /// ([`NextEvent::End`]).
+    /// Waits for the next chunk. `None` ends the stream: its key is no longer valid, or events may be missing.
     async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, EventStream)> {
         loop {
             self.polls.tick().await;
@@ -109,9 +108,7 @@ pub async fn events(req: Rc<Request>) -> Response {
     req.authorize(Right::Read)?;
     let prefix = req.query()?.get("prefix").unwrap_or("").to_owned();
     let reader = req.worker.cluster.follow(&prefix).await;
-    let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
-        "the maximum number of clients follows the events already",
-    ))?;
+    let reader = reader.map_err(ApiError::Closed)?;
     if let Some(connection) = &req.connection {
         connection.begin_stream();
     }

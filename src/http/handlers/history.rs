@@ -9,7 +9,7 @@ use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::time::Time;
+use crate::http::time::rfc3339;
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
 
@@ -19,8 +19,8 @@ fn told(lease: &PastLease) -> Value {
         "reason": lease.reason,
         "mode": lease.mode,
         "fencingToken": lease.fencing_token,
-        "acquiredAt": Time(lease.acquired_at),
-        "endedAt": Time(lease.ended_at),
+        "acquiredAt": rfc3339(lease.acquired_at).to_string(),
+        "endedAt": rfc3339(lease.ended_at).to_string(),
         "end": lease.end.name(),
         "forced": lease.forced,
         "queuedMs": lease.queued_ms,

@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::http::auth::Right;
@@ -17,13 +17,13 @@ use crate::http::query::{Query, not_accepted};
 use crate::http::request::{Request, malformed_name};
 use crate::http::request_bodies::CreateBody;
 use crate::http::respond::{self, Response};
-use crate::http::response_bodies::{DescriptionBody, HolderBody, ListBody, PlaceBody};
-use crate::http::time::Time;
+use crate::http::response_bodies::{self, json_text};
 use crate::lock::command::Role;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
-use crate::registry::listing::{ListingRefused, Page};
-use crate::resource::messages::{Description, Op, Reply, Watch};
-use crate::store::{DocumentSize, ListOrder, ListQuery};
+use crate::registry::listing::Page;
+use crate::resource::messages::{Op, Reply, Watch};
+use crate::shared::gate::Closed;
+use crate::store::{ListOrder, ListQuery};
 
 /// The characters to percent-encode: all but the unreserved ones of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -98,60 +98,20 @@ pub async fn describe(req: Rc<Request>) -> Response {
                 _ => {
                     let of = (&name, &description.id);
                     let cluster = &req.worker.cluster;
+                    // One document more than asked for tells whether there is a next page.
                     let sizes = cluster.document_sizes(of, selectors_after, selectors + 1);
                     sizes.await.map_err(ApiError::Closed)?
                 }
             };
-            let tag = respond::entity_tag(description.fingerprint.into());
-            // One document more than asked for was read: it tells whether there is a next page.
-            let documents = (selectors > 0).then(|| sizes.get(..selectors).unwrap_or(&sizes));
-            let next = |shown: &[DocumentSize]| {
-                let last = shown.last().filter(|_| sizes.len() > shown.len());
-                last.map(|size| size.selector.clone())
-            };
-            let selectors_next = documents.map(next);
-            let body = DescriptionBody {
-                queue: Some(description.queue.iter().map(PlaceBody).collect()),
-                documents,
-                selectors_next,
-                ..described(&description)
-            };
             let mut response = HttpResponse::Ok();
             respond::with_token(&mut response, description.you.and_then(Role::token));
-            Ok(response.insert_header((header::ETAG, &tag[..])).json(body))
+            let tag = respond::entity_tag(description.fingerprint.into());
+            response.insert_header((header::ETAG, &tag[..]));
+            let body = response_bodies::described(&description, &sizes, selectors);
+            Ok(json_text(response, body))
         }
         Reply::Unchanged { tag, token } => Ok(respond::not_modified(tag, token)),
         other => Err(respond::refusal(other)),
-    }
-}
-
-fn you(role: Role) -> Value {
-    match role {
-        Role::Holder(_) => json!({"role": "holder"}),
-        Role::Waiting(position) => json!({"role": "waiting", "position": position}),
-    }
-}
-
-/// A description as a listing shows it: without the queue and the documents.
-fn described(description: &Description) -> DescriptionBody<'_> {
-    let body = |whole| move |lease| HolderBody { lease, whole };
-    DescriptionBody {
-        id: description.id.as_str(),
-        name: description.name.as_str(),
-        timeout: description.options.timeout,
-        slots: description.options.slots,
-        lock_delay: description.options.lock_delay,
-        ephemeral: description.options.ephemeral,
-        locked: description.locked,
-        holder: description.holders.first().map(body(false)),
-        holders: description.holders.iter().map(body(true)).collect(),
-        waiting: description.waiting,
-        waits_since: description.waits_since.map(Time),
-        queue: None,
-        selectors: description.selectors,
-        documents: None,
-        selectors_next: None,
-        you: description.you.map(you),
     }
 }
 
@@ -185,13 +145,6 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     })
 }
 
-fn refused(why: ListingRefused) -> ApiError {
-    match why {
-        ListingRefused::Closed(closed) => ApiError::Closed(closed),
-        ListingRefused::TooBusy => ApiError::TooBusy("this listing would take too long"),
-    }
-}
-
 /// A page of the names with one of these prefixes, as if no other names existed.
 async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Result<Page, ApiError> {
     let asked = query.prefix.clone();
@@ -207,7 +160,13 @@ async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Resu
             prefix,
             ..query.clone()
         };
-        pages.push(req.worker.cluster.page(part).await.map_err(refused)?);
+        pages.push(
+            req.worker
+                .cluster
+                .page(part)
+                .await
+                .map_err(ApiError::Closed)?,
+        );
     }
     Ok(Page::merged(pages, &query))
 }
@@ -219,17 +178,19 @@ pub async fn list(req: Rc<Request>) -> Response {
     let key = req.authenticate()?;
     let listing = async {
         match key.prefixes(Right::Read) {
-            None => req.worker.cluster.page(query).await.map_err(refused),
+            None => {
+                let page = req.worker.cluster.page(query).await;
+                page.map_err(ApiError::Closed)
+            }
             Some(prefixes) => page_within(&req, query, &prefixes).await,
         }
     };
     let limit = Duration::from_millis(req.worker.server().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
-    let page = page.unwrap_or(Err(refused(ListingRefused::TooBusy)))?;
-    Ok(HttpResponse::Ok().json(ListBody {
-        resources: page.resources.iter().map(described).collect(),
-        next: page.next.as_ref().map(ResourceName::as_str),
-    }))
+    let page = page.unwrap_or(Err(ApiError::Closed(Closed::ListingTooLong)))?;
+    let next = page.next.as_ref().map(ResourceName::as_str);
+    let body = response_bodies::listed(&page.resources, next);
+    Ok(json_text(HttpResponse::Ok(), body))
 }
 
 /// DELETE `/resource/{name}`.

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use actix_web::HttpResponse;
 use actix_web::http::header;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,8 +12,9 @@ use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::openapi;
 use crate::http::request::Request;
-use crate::http::respond::{self, Response};
-use crate::http::time::Time;
+use crate::http::respond::Response;
+use crate::http::response_bodies::json_text;
+use crate::http::time::rfc3339;
 use crate::lock::Refusal;
 use crate::registry::lock_counts::LockCounts;
 use crate::shared::gate::Closed;
@@ -45,7 +45,7 @@ fn store_away(reason: &str) -> HttpResponse {
         let parts = [sentence.as_str(), reason].map(|part| part.trim_end_matches('.'));
         sentence = format!("{}.", parts.join(": "));
     }
-    error.answer(sentence)
+    error.answer(&sentence)
 }
 
 /// GET `/status` (READ): the rights of the key, the counts of leases and waiters, the instances.
@@ -59,13 +59,14 @@ pub async fn status(req: Rc<Request>) -> Response {
         counts = counts.and(part.map_err(ApiError::Closed)?);
     }
     let longest = counts.oldest_wait.as_ref();
-    let oldest_wait = longest.map(|(since, name)| json!({"name": name, "since": Time(*since)}));
+    let oldest_wait =
+        longest.map(|(since, name)| json!({"name": name, "since": rfc3339(*since).to_string()}));
     let server = req.worker.server();
     Ok(HttpResponse::Ok().json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "store": server.store.kind(),
         "profile": server.profile().name(),
-        "now": Time(server.clock.now().wall),
+        "now": rfc3339(server.now().wall).to_string(),
         "key": {
             "name": presented.name,
             "rights": right.key_name(),
@@ -78,7 +79,7 @@ pub async fn status(req: Rc<Request>) -> Response {
             "oldestWait": oldest_wait,
             "grants": counts.grants,
         },
-        "instances": instances(&server.members.now()),
+        "instances": instances(&server.members.borrow()),
     })))
 }
 
@@ -122,6 +123,5 @@ pub fn metrics(req: &Request) -> Response {
 
 /// GET `/openapi.json`.
 pub fn openapi() -> HttpResponse {
-    let text = Bytes::from_static(openapi::text().as_bytes());
-    respond::json_text(HttpResponse::Ok(), text)
+    json_text(HttpResponse::Ok(), openapi::text())
 }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::http::{ConnectionType, header};
@@ -13,15 +13,14 @@ use actix_web::http::{ConnectionType, header};
 use crate::http::auth::Right;
 use crate::http::client_address;
 use crate::http::errors::ApiError;
-use crate::http::limit::Allowance;
 use crate::http::paths::Route;
 use crate::http::request::Request;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
-/// Decides whether the request is answered; if not, the `Err` is the answer. Also returns what is left of its rate
-/// limit; `None`: it is not counted.
-pub fn begin(request: &Request) -> (Result<(), ApiError>, Option<Allowance>) {
+/// Decides whether the request is answered; if not, the `Err` is the answer. Also returns its rate limit, and how many
+/// requests are left of it; `None`: it is not counted.
+pub fn begin(request: &Request) -> (Result<(), ApiError>, Option<(u32, u32)>) {
     if let Some(connection) = request.connection.as_deref() {
         connection.begin_request(body_length(request));
     }
@@ -32,20 +31,32 @@ pub fn begin(request: &Request) -> (Result<(), ApiError>, Option<Allowance>) {
         return (Err(ApiError::TooManyConnections), None);
     }
     note_previous_key(request);
-    let allowance = count(request);
-    if allowance.is_none_or(|allowance| allowance.retry_after.is_none()) {
-        return (Ok(()), allowance);
+    match count(request) {
+        None => (Ok(()), None),
+        Some((limit, Ok(remaining))) => (Ok(()), Some((limit, remaining))),
+        Some((limit, Err(wait))) => {
+            if request.may_lock() {
+                show_sign_of_life(request);
+            }
+            (Err(ApiError::RateLimited(wait)), Some((limit, 0)))
+        }
     }
-    if request.may_lock() {
-        show_sign_of_life(request);
-    }
-    (Err(ApiError::RateLimited), allowance)
 }
 
-/// Adds the rate limit's headers, and `Connection: close` if the connection ends.
-pub fn end(request: &Request, allowance: Option<Allowance>, response: &mut HttpResponse) {
-    if let Some(allowance) = allowance {
-        announce(response, allowance);
+/// Adds the headers of the IETF draft on rate limits, and `Connection: close` if the connection ends. `rate`: of
+/// [`begin`].
+pub fn end(request: &Request, rate: Option<(u32, u32)>, response: &mut HttpResponse) {
+    if let Some((limit, remaining)) = rate {
+        // Seconds until the whole limit is available again, rounded up.
+        let reset = limit.saturating_sub(remaining).div_ceil(limit);
+        for (name, value) in [
+            ("ratelimit-limit", limit),
+            ("ratelimit-remaining", remaining),
+            ("ratelimit-reset", reset),
+        ] {
+            let name = header::HeaderName::from_static(name);
+            response.headers_mut().insert(name, value.into());
+        }
     }
     // After a request to upgrade actix-http closes the connection, but does not announce it.
     let upgrade = request.http.head().connection_type() == ConnectionType::Upgrade;
@@ -87,8 +98,9 @@ fn body_length(request: &Request) -> Option<usize> {
     Some(length.to_str().ok()?.parse().unwrap_or(0))
 }
 
-/// Counts the request and returns what is left of its rate limit; `None` if it is not counted.
-fn count(request: &Request) -> Option<Allowance> {
+/// Counts the request. Returns its rate limit, and what [`RateLimit::count`](crate::http::limit::RateLimit::count)
+/// says; `None` if it is not counted.
+fn count(request: &Request) -> Option<(u32, Result<u32, Duration>)> {
     let policy = request.worker.policy.load();
     let rate = policy.rate.as_ref()?;
     // Without a peer address the connection is about to end.
@@ -100,7 +112,8 @@ fn count(request: &Request) -> Option<Allowance> {
         return None;
     }
     let key = request.key.as_ref().map(|key| key.index);
-    Some(rate.count((key, client_address::counted_as(address))))
+    let counted = rate.count((key, client_address::counted_as(address)));
+    Some((rate.per_second(), counted))
 }
 
 /// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute for each right: with one time for all, a
@@ -140,21 +153,5 @@ fn show_sign_of_life(request: &Request) {
     if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, request.name()) {
         let cluster = &request.worker.cluster;
         cluster.touch(&name, presented, &request.caller);
-    }
-}
-
-/// Sets the headers of the IETF draft on rate limits, and `Retry-After` if the request was refused.
-fn announce(response: &mut HttpResponse, allowance: Allowance) {
-    let headers = response.headers_mut();
-    let mut set = |name, value: u64| {
-        let name = header::HeaderName::from_static(name);
-        headers.insert(name, header::HeaderValue::from(value));
-    };
-    set("ratelimit-limit", u64::from(allowance.limit));
-    set("ratelimit-remaining", u64::from(allowance.remaining));
-    set("ratelimit-reset", allowance.reset_seconds);
-    if let Some(wait) = allowance.retry_after {
-        // Whole seconds, more than the wait, so that the client does not come back too early.
-        set("retry-after", wait.as_secs() + 1);
     }
 }

@@ -21,7 +21,7 @@ pub fn answer(
 ) -> impl Future<Output = Result<ServiceResponse, Error>> + use<> {
     let (http, payload) = request.into_parts();
     let request = Rc::new(Request::begin(http, worker));
-    let (verdict, allowance) = admission::begin(&request);
+    let (verdict, rate) = admission::begin(&request);
     let answer = verdict.map(|()| routes::dispatch(request.clone(), payload));
     async move {
         let answered = match answer {
@@ -32,7 +32,7 @@ pub fn answer(
         admission::answered(&request, now).await;
         let code = answered.as_ref().err().map(ApiError::code);
         let mut response = answered.unwrap_or_else(|error| error.error_response());
-        admission::end(&request, allowance, &mut response);
+        admission::end(&request, rate, &mut response);
         observe::end(&request, &mut response, code, now);
         // The PHP client reads header names in title case only.
         response.head_mut().set_camel_case_headers(true);

@@ -26,9 +26,7 @@ pub fn end(
     let worker = &request.worker;
     let metrics = &worker.server().metrics;
     let method = request.http.method().as_str();
-    worker
-        .numbers
-        .answered(metrics, route, method, status, took);
+    metrics.answered(&worker.series, route, method, status, took);
     if let Some(code) = code {
         metrics.refusals_total.with_label_values(&[code]).inc();
     }

@@ -100,29 +100,3 @@ pub fn file(req: &Request) -> Response {
         .insert_header((header::CONTENT_TYPE, *content_type))
         .body(*bytes))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_smaller_than_150_kilobytes() {
-        let bytes: usize = FILES.iter().map(|(.., bytes)| bytes.len()).sum();
-        assert!(bytes < 150_000, "{bytes}");
-    }
-
-    #[test]
-    fn every_import_of_a_script_is_a_file_of_the_page() {
-        let scripts = FILES.iter().filter(|(_, kind, _)| *kind == JAVASCRIPT);
-        for (script, _, bytes) in scripts {
-            let text = std::str::from_utf8(bytes).unwrap();
-            for start in ["from\"./", "from'./", "from \"./", "from './"] {
-                for rest in text.split(start).skip(1) {
-                    let name = rest.split(['"', '\'']).next().unwrap();
-                    let is_served = FILES.iter().any(|(known, ..)| *known == name);
-                    assert!(is_served, "{script} imports {name}");
-                }
-            }
-        }
-    }
-}

@@ -24,9 +24,9 @@ impl Step<'_> {
 
     /// Sets `place` and `since` of a request that comes again because its document is loaded.
     pub(super) fn come_again(&mut self, request: RequestId) {
-        let (now, limits) = (self.now.mono, &self.terms.limits);
+        let (now, terms) = (self.now.mono, self.terms);
         let queue = self.state.queue.as_mut();
-        let came = queue.and_then(|queue| queue.come_again(request, now, limits));
+        let came = queue.and_then(|queue| queue.come_again(request, now, terms));
         if let Some((seq, since)) = came {
             (self.place, self.since) = (Some(seq), since);
         }
@@ -157,14 +157,14 @@ impl Step<'_> {
         waiter: Waiter,
         open: bool,
     ) -> Option<Seq> {
-        if !open && self.state.waiting() >= self.terms.limits.waiters_max {
+        if !open && self.state.waiting() >= self.terms.waiters_max {
             self.refuse(request, Refusal::TooManyWaiters);
             return None;
         }
         let seq = waiter.row.seq;
         self.state.next_seq = seq + 1;
-        let (now, limits) = (self.now.mono, &self.terms.limits);
-        self.state.queue_mut().insert(waiter, now, limits);
+        let queue = self.state.queue_mut();
+        queue.insert(waiter, self.now.mono, self.terms);
         Some(seq)
     }
 

@@ -3,10 +3,9 @@
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{Death, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId};
-use crate::lock::ended::EndedTicket;
 use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
-use crate::lock::rows::{EndReason, KeyRow, TicketRow};
+use crate::lock::rows::{EndReason, EndedRow, KeyRow, TicketRow};
 
 impl Step<'_> {
     pub(super) fn status_of(&self, presented: PresentedTicket) -> TicketStatus {
@@ -78,7 +77,7 @@ impl Step<'_> {
     ) {
         let ended = |ticket| self.state.ended.get(ticket, self.now.mono);
         let ended = presented.ticket().and_then(ended);
-        let refusal = ended.map_or(Refusal::Dead(death), EndedTicket::refusal);
+        let refusal = ended.map_or(Refusal::Dead(death), EndedRow::refusal);
         self.refuse(request, refusal);
     }
 

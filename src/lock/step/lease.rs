@@ -6,11 +6,10 @@ use super::{Step, TicketStatus};
 use crate::lock::command::{
     Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId,
 };
-use crate::lock::ended::EndedTicket;
-use crate::lock::leases::{Lease, LeaseClock};
+use crate::lock::leases::Lease;
 use crate::lock::names::{FencingToken, Millis, Ttl};
 use crate::lock::queue::{TicketDelivery, Waiter};
-use crate::lock::rows::{ENDED_MS, EndReason, EndedMore, Forced, TicketRow};
+use crate::lock::rows::{ENDED_MS, EndReason, EndedMore, EndedRow, Forced, TicketRow};
 use crate::lock::state::later;
 
 impl Step<'_> {
@@ -60,8 +59,10 @@ impl Step<'_> {
         let answering = answering.chain(writes.iter().copied());
         self.state.leases.put(Lease {
             told: waiter.delivery == TicketDelivery::Confirmed,
+            unconfirmed: answering.collect(),
+            since: None,
+            expires: None,
             stored_ttl: waiter.row.ttl,
-            clock: LeaseClock::Answering(answering.collect()),
             row: waiter.row,
             token,
             acquired_at: self.now.wall,
@@ -136,27 +137,24 @@ impl Step<'_> {
         lease.told = true;
         lease.seen = Some(now);
         lease.client = client.or(lease.client);
-        let (since, old) = match lease.clock {
+        let (since, old) = match lease.since {
+            Some(since) => (since, lease.expires),
             // The answers on their way promise the stored TTL.
-            LeaseClock::Answering(_) => {
+            None => {
                 let promised = self.state.expiry(self.terms, lease.stored_ttl, now, now);
                 (now, promised)
             }
-            LeaseClock::Running { since, expires, .. } => (since, expires),
         };
         let renewed = self.state.expiry(self.terms, lease.row.ttl, since, now);
         let expires = if exact { renewed } else { later(old, renewed) };
-        lease.clock = match (lease.clock, tracked) {
-            (LeaseClock::Answering(mut requests), Some(request)) => {
-                requests.push(request);
-                LeaseClock::Answering(requests)
+        match tracked.filter(|_| lease.since.is_none()) {
+            Some(request) => lease.unconfirmed.push(request),
+            None => {
+                lease.unconfirmed = Vec::new();
+                lease.since = Some(since);
+                lease.expires = expires;
             }
-            _ => LeaseClock::Running {
-                since,
-                expires,
-                unconfirmed: Vec::new(),
-            },
-        };
+        }
         let stale = lease.stored_ttl != lease.row.ttl && expires == renewed;
         if stale {
             lease.stored_ttl = lease.row.ttl;
@@ -173,7 +171,7 @@ impl Step<'_> {
         let Some(lease) = self.state.leases.get(token) else {
             return;
         };
-        if matches!(lease.clock, LeaseClock::Running { .. }) {
+        if lease.since.is_some() {
             return self.present_holder(token, (None, false), None, None);
         }
         let now = self.now.mono;
@@ -228,13 +226,14 @@ impl Step<'_> {
         });
         let now = self.now.mono;
         self.state.ended.forget(now);
-        let row = self.state.ended.remember(EndedTicket {
+        let ended = EndedRow {
+            n: 0,
             ticket: row.ticket,
             reason,
             more,
-            forget_at: now + ENDED_MS,
-        });
-        self.out.changes.end(row);
+        };
+        let ended = self.state.ended.remember(ended, now + ENDED_MS);
+        self.out.changes.end(ended);
     }
 
     /// Takes back a grant of which no answer was delivered. With an idempotency key the lease stays, for the
@@ -258,21 +257,15 @@ impl Step<'_> {
             self.out.changes.wait(row.clone());
             let mut waiter = Waiter::known(row);
             waiter.client = lease.client;
-            self.state
-                .queue_mut()
-                .insert(waiter, now.mono, &self.terms.limits);
+            self.state.queue_mut().insert(waiter, now.mono, self.terms);
         }
     }
 
     /// The answer to this request was not delivered. If no other answer may tell of the lease, takes it back.
     pub(super) fn untell(&mut self, token: FencingToken, request: RequestId) {
         let is_unknown = self.state.leases.change(token, |lease| {
-            let (LeaseClock::Answering(told)
-            | LeaseClock::Running {
-                unconfirmed: told, ..
-            }) = &mut lease.clock;
-            told.retain(|id| *id != request);
-            told.is_empty()
+            lease.unconfirmed.retain(|id| *id != request);
+            lease.unconfirmed.is_empty()
         });
         if is_unknown == Some(true) {
             self.take_back(token);

@@ -10,9 +10,8 @@ mod write;
 use crate::lock::command::{Answer, Command, Death, Outcome, Refusal, RequestId};
 #[cfg(debug_assertions)]
 use crate::lock::invariants;
-use crate::lock::leases::LeaseClock;
 use crate::lock::names::{FencingToken, Millis, Now};
-use crate::lock::queue::{Due, Queue, Seq, TicketDelivery, Waiter};
+use crate::lock::queue::{Queue, Seq, TicketDelivery, Waiter};
 use crate::lock::rows::EndReason;
 use crate::lock::state::LockState;
 use crate::lock::terms::Terms;
@@ -51,7 +50,7 @@ impl LockState {
     /// In debug builds, if the step breaks a rule of [`invariants`](super::invariants).
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
         #[cfg(debug_assertions)]
-        let before = invariants::StateBefore::of(self, &command);
+        let (before, asked) = (invariants::before_step(self), command.clone());
         let mut step = Step {
             state: self,
             terms,
@@ -99,7 +98,7 @@ impl LockState {
         self.leases.shrink();
         #[cfg(debug_assertions)]
         if let Err(broken) = invariants::check_cheap(self, terms, now)
-            .and_then(|()| before.check(self, now, &outcome))
+            .and_then(|()| invariants::check_step(&before, &asked, self, now, &outcome))
         {
             panic!("invariant broken: {broken}");
         }
@@ -111,8 +110,8 @@ impl LockState {
     /// to store and no event.
     pub fn delivered(&mut self, terms: &Terms, now: Now, request: RequestId) {
         let lease = self.leases.with_request(request);
-        match lease.map(|lease| (lease.token, &lease.clock)) {
-            Some((token, LeaseClock::Answering(_))) => self.start_lease(terms, now.mono, token),
+        match lease.map(|lease| (lease.token, lease.since)) {
+            Some((token, None)) => self.start_lease(terms, now.mono, token),
             _ => self.close(terms, now.mono, request, true),
         }
         #[cfg(debug_assertions)]
@@ -121,26 +120,22 @@ impl LockState {
         }
     }
 
-    /// Lets a lease run from `now` on: an answer to its grant was sent.
+    /// Lets a lease run from `now` on, unless it runs already: an answer to its grant was sent.
     fn start_lease(&mut self, terms: &Terms, now: Millis, token: FencingToken) {
-        let Some(lease) = self.leases.get(token) else {
+        let lease = self.leases.get(token);
+        let Some(lease) = lease.filter(|lease| lease.since.is_none()) else {
             return;
         };
         let expires = self.expiry(terms, lease.stored_ttl, now, now);
         self.leases.change(token, |lease| {
-            if let LeaseClock::Answering(told) = &mut lease.clock {
-                lease.clock = LeaseClock::Running {
-                    since: now,
-                    expires,
-                    unconfirmed: std::mem::take(told),
-                };
-            }
+            lease.since = Some(now);
+            lease.expires = expires;
         });
     }
 
     fn close(&mut self, terms: &Terms, now: Millis, request: RequestId, delivered: bool) {
         if let Some(queue) = &mut self.queue {
-            queue.close(request, delivered, now, &terms.limits);
+            queue.close(request, delivered, now, terms);
         }
     }
 }
@@ -161,25 +156,38 @@ impl Step<'_> {
         self.out.changes.head = Some(head);
     }
 
-    /// Carries out all that became due by now, in the order in which it became due.
+    /// Carries out all that became due by now, in the order in which it became due. At the same instant places
+    /// come before waits, so that a request whose wait ends when a reservation ends still gets the lock.
     fn pass_time(&mut self) {
         let now = self.now.mono;
         while let Some(at) = self.state.deadline().filter(|at| *at <= now) {
-            let ends = self.state.leases.next_end();
-            if let Some((_, token)) = ends.filter(|(end, _)| *end == at) {
+            let queue = self.state.queue_ref();
+            let lease = self.state.leases.next_end();
+            let place = queue.and_then(Queue::next_due);
+            let wait = queue.and_then(Queue::next_wait_end);
+            if let Some((_, token)) = lease.filter(|(end, _)| *end == at) {
                 self.end_lease(token, EndReason::Expired, None);
             } else if self.state.delay_until == Some(at) {
                 self.state.delay_until = None;
                 self.change_head();
-            } else {
-                match self.state.queue_mut().pop_due(now, &self.terms.limits) {
-                    Some(Due::WaitOver(request)) => self.wait_over(request),
-                    Some(Due::WentFar(seq)) => self.pass_over(seq),
-                    Some(Due::Dropped(seq)) => self.end_place(seq, EndReason::Expired, None),
-                    None => break,
-                }
+            } else if let Some((_, seq)) = place.filter(|(due, _)| *due == at) {
+                self.place_due(seq);
+            } else if let Some((_, request)) = wait {
+                self.wait_over(request);
             }
             self.hand_off();
+        }
+    }
+
+    /// A ticket was not presented for so long that it is near no more, or has to go.
+    #[inline(never)]
+    fn place_due(&mut self, seq: Seq) {
+        let queue = self.state.queue_mut();
+        if queue.is_near(seq) {
+            queue.set_far(seq, self.terms);
+            self.pass_over(seq);
+        } else {
+            self.end_place(seq, EndReason::Expired, None);
         }
     }
 

@@ -15,10 +15,9 @@ impl Step<'_> {
     /// A waiting ticket was presented, so its client is alive and knows the ticket. `options`: those of a lock
     /// request; its `ttl` becomes the ticket's.
     pub(super) fn present_waiter(&mut self, seq: Seq, options: Option<&LockOptions>) {
-        let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue_mut();
         queue.confirm(seq);
-        queue.touch(seq, now, limits);
+        queue.touch(seq, self.now.mono, self.terms);
         if let (Some(waiter), Some(options)) = (queue.get_mut(seq), options) {
             waiter.client = options.client.or(waiter.client);
             if options.ttl.is_some() && waiter.row.ttl != options.ttl {

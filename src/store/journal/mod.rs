@@ -14,8 +14,11 @@
 //! - A journal row is truncated only after the transactions that wrote its changes to the tables. So the tables
 //!   with the journal replayed over them, in its order, are always the last committed state. Replaying a change
 //!   twice does no harm.
-//! - Lock rows of an existing resource are written through the journal only. Resources are created and removed
-//!   in the tables. An id is used once, so a journal change whose resource is gone is ignored.
+//! - Lock rows are written through the journal only, except for those with which a resource begins in a store
+//!   that writes whole pages. Resources are created and removed in the tables. An id is used once, so a journal
+//!   change whose resource is gone is ignored.
+//! - The lock rows of a resource that began in the journal are not in the tables until a checkpoint reaches it. So a
+//!   resource that comes and goes in between, as a lock that was made on the fly, costs the tables no lock rows.
 //! - Documents are written to their table directly: they are large, and the table is the PHP server's.
 //! - [`Journal`] keeps in memory what is not checkpointed yet; a load reads the tables and applies these
 //!   changes.
@@ -39,18 +42,6 @@ pub(super) use rows::{EMPTY, SEAL, chunks_of_rows, read};
 /// Number of table rows that one transaction of a checkpoint writes: small, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
 
-/// How a store arranges the rows of its journal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    /// Maximum size of a row in bytes; a single larger piece of changes may exceed it.
-    pub row_bytes: usize,
-    /// Whether a commit is added to the row of the one before it if there is room, for a store that writes
-    /// whole pages. Otherwise each commit has rows of its own.
-    pub fills_rows: bool,
-    /// Maximum number of journal rows that one transaction of a checkpoint truncates.
-    pub truncation_max: u64,
-}
-
 /// The changes of one lock that are in the journal but not in the tables yet.
 #[derive(Clone, Debug)]
 pub(super) struct PendingChanges {
@@ -58,6 +49,8 @@ pub(super) struct PendingChanges {
     pub changes: LockChanges,
     /// Number of the last change, unique in this journal: it differs after each change.
     stamp: u64,
+    /// These are all changes of the lock since its resource was created, and no document was written.
+    is_new: bool,
 }
 
 type Part = HashMap<ResourceName, PendingChanges>;
@@ -88,22 +81,29 @@ struct State {
 
 /// The changes that a database has in its journal only. One per store; empty while the store is not open.
 pub(super) struct Journal {
-    layout: Layout,
+    /// Maximum size of a row in bytes; a single larger piece of changes may exceed it.
+    row_bytes: usize,
+    /// Whether a commit is added to the row of the one before it if there is room. Otherwise each commit has
+    /// rows of its own.
+    fills_rows: bool,
+    /// Maximum number of journal rows that one transaction of a checkpoint truncates.
+    truncation_max: u64,
     state: Mutex<State>,
     /// Notified when a commit has ended, whatever its outcome.
     ended: Notify,
 }
 
-/// A batch, split into journal rows and direct writes, while it is being committed.
+/// A batch and its journal rows, while it is being committed. What is not in these rows is written to the tables.
 pub(super) struct JournalEntry<'e> {
     journal: &'e Journal,
-    batch: &'e [Snapshot],
-    /// Changes to be written to the tables directly.
-    pub direct: Vec<Snapshot>,
+    pub batch: &'e [Snapshot],
+    /// Resources to be removed, and whether the tables may have lock rows or documents of them.
+    pub removed: Vec<(&'e ResourceId, bool)>,
     /// Rows to be written to the journal, with their numbers. A row that exists already is overwritten by one
     /// that has more in it.
     pub rows: Vec<(u64, Vec<u8>)>,
-    /// Resources whose existence is to be checked; those with pending changes are known to exist.
+    /// Resources whose existence is to be checked. Those with pending changes are known to exist, but the tables are
+    /// asked where they are written.
     pub must_exist: Vec<&'e ResourceId>,
 }
 
@@ -122,9 +122,21 @@ pub(super) struct CheckpointStep {
 type Overlay = [Option<PendingChanges>; 2];
 
 impl Journal {
-    pub fn new(layout: Layout) -> Journal {
+    /// For a store that writes whole pages: fills rows of this size, and truncates all of them at once. The first lock
+    /// rows of a resource are written to the tables, because their pages are written anyway.
+    pub fn of_pages(row_bytes: usize) -> Journal {
         Journal {
-            layout,
+            fills_rows: true,
+            ..Journal::of_commits(row_bytes, u64::MAX)
+        }
+    }
+
+    /// Each commit has rows of its own. For the parameters see the fields.
+    pub fn of_commits(row_bytes: usize, truncation_max: u64) -> Journal {
+        Journal {
+            row_bytes,
+            fills_rows: false,
+            truncation_max,
             state: Mutex::default(),
             ended: Notify::new(),
         }
@@ -144,31 +156,43 @@ impl Journal {
         self.state.lock().last += 1;
     }
 
+    /// Whether the lock changes of this snapshot go to the journal.
+    fn is_entered(&self, snapshot: &Snapshot) -> bool {
+        let is_with_tables = self.fills_rows && snapshot.created.is_some();
+        !is_with_tables && !snapshot.lock.is_empty()
+    }
+
     /// Splits a batch into journal rows and direct writes. To be followed by [`JournalEntry::committed`] once
     /// these are committed; without that call the entry counts as not committed.
     ///
     /// # Errors
     /// [`StoreError::Rejected`]: the changes cannot be encoded.
     pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<JournalEntry<'e>, StoreError> {
-        let mut entry = JournalEntry {
-            journal: self,
-            batch,
-            direct: batch.iter().filter_map(direct).collect(),
-            rows: Vec::new(),
-            must_exist: Vec::new(),
-        };
-        let locks = || batch.iter().filter(|snapshot| is_entered(snapshot));
+        let mut removed = Vec::new();
         let mut state = self.state.lock();
         for snapshot in batch {
             let is_first = state.committing.insert(snapshot.name.clone());
             debug_assert!(is_first, "{:?} comes twice in a batch", snapshot.name);
+            let has_rows = |id| !state.is_new(&snapshot.name, id);
+            removed.extend(snapshot.removed.iter().map(|id| (id, has_rows(id))));
         }
-        let unknown = locks().filter(|snapshot| !state.knows(snapshot));
-        entry.must_exist = unknown.map(|snapshot| &snapshot.id).collect();
+        let is_unknown = |s: &&Snapshot| self.is_entered(s) && !state.knows(s);
+        let existing = batch.iter().filter(|s| s.created.is_none());
+        let changes_tables = |s: &Snapshot| s.options.is_some() || !s.data.is_empty();
+        let unsure = existing.filter(|s| changes_tables(s) || is_unknown(s));
+        let must_exist = unsure.map(|snapshot| &snapshot.id).collect();
+        let mut entry = JournalEntry {
+            journal: self,
+            batch,
+            removed,
+            rows: Vec::new(),
+            must_exist,
+        };
         let (last, open) = (state.last, state.open.clone());
         drop(state);
-        let row_bytes = self.layout.row_bytes;
-        let rows = rows::write(locks().map(|s| (&s.id, &s.lock)), row_bytes)?;
+        let row_bytes = self.row_bytes;
+        let entered = batch.iter().filter(|snapshot| self.is_entered(snapshot));
+        let rows = rows::write(entered.map(|s| (&s.id, &s.lock)), row_bytes)?;
         let joined = match &rows[..] {
             [row] => rows::join(&open, row, row_bytes),
             _ => None,
@@ -254,7 +278,7 @@ impl Journal {
     /// of the journal. `None`: this is reached. To be followed by [`Journal::checkpointed`] once the
     /// transaction is committed; no other commit may be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
-        self.state.lock().next_step(row, self.layout.truncation_max)
+        self.state.lock().next_step(row, self.truncation_max)
     }
 
     /// Records that the transaction of this step is committed.
@@ -279,6 +303,12 @@ impl State {
         pending.any(|pending| pending.id == snapshot.id)
     }
 
+    /// Whether the tables have no lock row and no document of this resource.
+    fn is_new(&self, name: &ResourceName, id: &ResourceId) -> bool {
+        let is_new = |pending: &PendingChanges| pending.is_new && pending.id == *id;
+        !self.older.contains_key(name) && self.newer.get(name).is_some_and(is_new)
+    }
+
     /// The pending changes of this name, in the order of an [`Overlay`].
     fn pending(&self, name: &ResourceName) -> [Option<&PendingChanges>; 2] {
         [&self.older, &self.newer].map(|part| part.get(name))
@@ -297,6 +327,7 @@ impl State {
                     id: snapshot.id.clone(),
                     changes: snapshot.lock.clone(),
                     stamp,
+                    is_new: snapshot.created.is_some(),
                 };
                 self.newer.insert(snapshot.name.clone(), pending);
             }
@@ -343,30 +374,21 @@ impl State {
     }
 }
 
-/// Whether the lock changes of this snapshot go to the journal. Those of a new resource are written with it.
-fn is_entered(snapshot: &Snapshot) -> bool {
-    snapshot.created.is_none() && !snapshot.lock.is_empty()
-}
-
-/// What of this snapshot is written to the tables directly; `None`: nothing.
-fn direct(snapshot: &Snapshot) -> Option<Snapshot> {
-    if !is_entered(snapshot) {
-        return (!snapshot.is_empty()).then(|| snapshot.clone());
-    }
-    (snapshot.rows() > snapshot.lock.rows()).then(|| Snapshot {
-        lock: LockChanges::default(),
-        ..snapshot.clone()
-    })
-}
-
 impl JournalEntry<'_> {
+    /// Whether the batch changes the tables, too.
+    pub fn changes_tables(&self) -> bool {
+        let changes =
+            |s: &Snapshot| s.created.is_some() || s.options.is_some() || !s.data.is_empty();
+        !self.removed.is_empty() || self.batch.iter().any(changes)
+    }
+
     /// Records that the transaction of this entry is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state.lock();
         if let Some((last, row)) = self.rows.pop() {
             state.last = last;
             state.last_with_changes = last;
-            if self.journal.layout.fills_rows {
+            if self.journal.fills_rows {
                 state.open = row;
             }
         }
@@ -376,8 +398,11 @@ impl JournalEntry<'_> {
                 state.newer.remove(&snapshot.name);
                 state.older.remove(&snapshot.name);
             }
-            if is_entered(snapshot) {
+            if self.journal.is_entered(snapshot) {
                 state.add(snapshot);
+            }
+            if let Some(pending) = state.newer.get_mut(&snapshot.name) {
+                pending.is_new &= snapshot.data.is_empty();
             }
         }
     }
@@ -398,18 +423,11 @@ impl Drop for JournalEntry<'_> {
 mod tests {
     use super::*;
     use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
-    use crate::lock::{EndReason, FencingToken, Mode, Ticket};
+    use crate::lock::{EndReason, FencingToken, Mode, ResourceOptions, Seconds, Selector, Ticket};
 
-    const OWN_ROWS: Layout = Layout {
-        row_bytes: 64 << 10,
-        fills_rows: false,
-        truncation_max: 2,
-    };
-    const FILLED_ROWS: Layout = Layout {
-        row_bytes: 100,
-        fills_rows: true,
-        truncation_max: u64::MAX,
-    };
+    fn own_rows() -> Journal {
+        Journal::of_commits(64 << 10, 2)
+    }
 
     fn name(text: &str) -> ResourceName {
         ResourceName::parse(text).unwrap()
@@ -483,7 +501,7 @@ mod tests {
 
     #[test]
     fn rows_are_truncated_after_their_changes_are_in_the_tables_and_not_beyond() {
-        let journal = Journal::new(OWN_ROWS);
+        let journal = own_rows();
         assert_eq!(drain(&journal, journal.last_with_changes()), (0, 0));
         commit(&journal, snapshot("1", [head(1)]));
         commit(&journal, snapshot("1", [head(2)]));
@@ -499,7 +517,7 @@ mod tests {
 
     #[test]
     fn a_commit_is_added_to_the_last_row_until_that_is_full_or_being_checkpointed() {
-        let journal = Journal::new(FILLED_ROWS);
+        let journal = Journal::of_pages(100);
         let numbers = |token| -> Vec<u64> {
             let rows = commit(&journal, snapshot("1", [head(token)]));
             rows.into_iter().map(|(n, _)| n).collect()
@@ -524,7 +542,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_failed_leaves_the_last_row_as_it_was() {
-        let journal = Journal::new(FILLED_ROWS);
+        let journal = Journal::of_pages(100);
         commit(&journal, snapshot("1", [head(1)]));
         let failed = [snapshot("1", [head(2)])];
         drop(journal.enter(&failed).unwrap());
@@ -539,7 +557,7 @@ mod tests {
 
     #[test]
     fn changes_of_a_removed_resource_are_dropped() {
-        let journal = Journal::new(OWN_ROWS);
+        let journal = own_rows();
         commit(&journal, snapshot("1", [head(1)]));
         let mut removed = snapshot("1", []);
         removed.remove(FencingToken(1));
@@ -548,8 +566,40 @@ mod tests {
     }
 
     #[test]
+    fn a_new_resource_has_no_lock_rows_until_a_checkpoint_reaches_it() {
+        let journal = own_rows();
+        let has_rows = |id: &str| {
+            let mut removal = snapshot(id, []);
+            removal.remove(FencingToken(1));
+            journal.enter(&[removal]).unwrap().removed[0].1
+        };
+        let create = |id: &str| {
+            let mut created = snapshot(id, [head(1)]);
+            created.create(ResourceId::new(id), ResourceOptions::plain(Seconds::ZERO));
+            commit(&journal, created);
+        };
+        assert!(has_rows("1"), "it may be in the tables");
+        create("1");
+        commit(&journal, snapshot("1", [head(2)]));
+        assert!(!has_rows("1"));
+        assert!(has_rows("0"), "another resource of this name");
+        let step = journal.next_step(1).unwrap();
+        assert_eq!(step.locks.len(), 1);
+        assert!(has_rows("1"), "they may just be written");
+        commit(&journal, snapshot("1", [head(3)]));
+        assert!(has_rows("1"));
+        create("2");
+        let mut written = snapshot("2", []);
+        let selector = Selector::parse("state").unwrap();
+        written.data.insert(selector, None);
+        assert!(!has_rows("2"));
+        commit(&journal, written);
+        assert!(has_rows("2"), "a document may be there");
+    }
+
+    #[test]
     fn a_resource_has_to_exist_until_it_is_known_to() {
-        let journal = Journal::new(OWN_ROWS);
+        let journal = own_rows();
         let unknown = |id: &str| {
             journal
                 .enter(&[snapshot(id, [head(1)])])
@@ -564,7 +614,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_load_is_current_unless_a_commit_of_its_name_came_between() {
-        let journal = Journal::new(OWN_ROWS);
+        let journal = own_rows();
         let overlay = journal.overlay(&name("a")).await;
         let batch = [snapshot("1", [head(1)])];
         let entry = journal.enter(&batch).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Fault;
-use super::fence::{self, LogPlace, LogTruncation};
+use super::fence::{self, LogId, LogPlace};
 use super::read;
 use super::script::{Form, SPARE_BYTES, STATEMENT_ROWS, Script};
 use super::session::Session;
@@ -11,18 +11,18 @@ use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{FencingToken, Ticket, Ttl};
 use crate::store::columns::ticket_columns;
-use crate::store::journal::{self, JournalEntry, Layout};
+use crate::store::journal::{self, Journal, JournalEntry};
 use crate::store::members::SLOTS;
 use crate::store::snapshot::{LockChanges, Snapshot, StoredData};
 use crate::store::{InstanceId, ResourceId, StoreError, ended};
 
+/// How many rows of a log one transaction deletes at most: few, because commits wait meanwhile.
+pub(super) const TRUNCATION_MAX: usize = 512;
+
 /// Each commit has rows of its own, because InnoDB logs once what is inserted, and twice what is overwritten.
-/// Few rows are deleted at once, because commits wait meanwhile.
-pub(super) const LAYOUT: Layout = Layout {
-    row_bytes: 64 << 10,
-    fills_rows: false,
-    truncation_max: 512,
-};
+pub(super) fn new_journal() -> Journal {
+    Journal::of_commits(64 << 10, TRUNCATION_MAX as u64)
+}
 
 /// Bytes for the rest of a statement that writes a document: its id, resource and selector, each at most 255
 /// characters and escaped.
@@ -35,14 +35,13 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
     json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
 }
 
-/// The beginnings of the statements that delete resources with all that belongs to them; the ids follow.
-const REMOVED: [&str; 7] = [
-    "DELETE FROM resource WHERE id IN (",
+/// The beginnings of the statements that delete resources, and their lock rows and documents; the ids follow.
+const REMOVED: [&str; 2] = ["DELETE FROM resource WHERE id IN (", NO_OPTIONS];
+const REMOVED_ROWS: [&str; 5] = [
     "DELETE FROM resource_data WHERE id_resource IN (",
     "DELETE FROM resource_lock WHERE id_resource IN (",
     "DELETE FROM resource_waiting WHERE id_resource IN (",
     "DELETE FROM resource_holding WHERE id_resource IN (",
-    NO_OPTIONS,
     "DELETE FROM resource_ended_tickets WHERE id_resource IN (",
 ];
 const NO_OPTIONS: &str = "DELETE FROM resource_options WHERE id_resource IN (";
@@ -134,26 +133,19 @@ const DATA: Form = [
 pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script, Fault> {
     let first = entry.rows.first();
     let changes = first.map_or(journal::EMPTY, |(_, changes)| changes);
-    let is_all = entry.direct.is_empty() && entry.must_exist.is_empty() && entry.rows.len() <= 1;
-    if is_all {
+    if !entry.changes_tables() && entry.must_exist.is_empty() && entry.rows.len() <= 1 {
         let script = Script::log_row(place, changes);
         if script.packets[0].len() + SPARE_BYTES <= place.packet_bytes_max {
             return Ok(script);
         }
     }
     let mut script = Script::begin(place, changes)?;
-    let batch = &entry.direct;
-    let needs_resource = |snapshot: &&Snapshot| {
-        snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
-    };
-    let ids: Vec<_> = batch.iter().filter(needs_resource).map(|s| &s.id).collect();
-    require_existing(&mut script, place, &ids)?;
-    removals(&mut script, place, batch)?;
-    creations(&mut script, batch)?;
-    let locks: Vec<_> = batch.iter().map(|s| (&s.id, &s.lock)).collect();
-    lock_rows(&mut script, &locks)?;
-    data_rows(&mut script, batch)?;
-    require_existing(&mut script, place, &entry.must_exist)?;
+    for ids in entry.must_exist.chunks(STATEMENT_ROWS) {
+        script.statement(fence::guard_existence(place.membership, ids))?;
+    }
+    removals(&mut script, place, entry)?;
+    creations(&mut script, entry.batch)?;
+    data_rows(&mut script, entry.batch)?;
     script.rows(LOG, entry.rows.iter().skip(1), |sql, (n, changes)| {
         sql.push("(").bytes(&place.membership.log);
         sql.push(",").number(*n);
@@ -163,38 +155,45 @@ pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script
     Ok(script)
 }
 
-/// The transaction of a step of a checkpoint: writes the lock rows of those resources that still exist, and
-/// truncates a log. `of`: the dead instance whose log this is, in a take-over.
+/// The transaction of a step of a checkpoint that writes lock rows: those of the resources that still exist.
+/// `of`: the dead instance in whose log they were, in a take-over.
 pub(super) async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
-    truncation: Option<LogTruncation>,
     of: Option<&InstanceId>,
     place: LogPlace,
 ) -> Result<Script, Fault> {
-    if !locks.is_empty() {
-        let existing = read::existing(session, locks.iter().map(|(id, _)| *id)).await?;
-        locks.retain(|(id, _)| existing.contains(*id));
-    }
+    let existing = read::existing(session, locks.iter().map(|(id, _)| *id)).await?;
+    locks.retain(|(id, _)| existing.contains(*id));
     let mut script = Script::begin(place, journal::EMPTY)?;
     if let Some(dead) = of {
         script.statement(fence::guard_take_over(place.membership, dead))?;
     }
     lock_rows(&mut script, &locks)?;
-    for statement in truncation.iter().flat_map(|it| truncate(place, it)) {
-        script.statement(statement)?;
-    }
     script.commit();
     Ok(script)
 }
 
-/// Deletes rows of a log; the transaction fails unless they are as many as expected.
-pub(super) fn truncate(place: LogPlace, truncation: &LogTruncation) -> [Sql; 2] {
+/// The transaction of a step of a checkpoint that truncates a log; see [`truncate`]. `of`: as above.
+pub(super) fn truncation_script(
+    log: &LogId,
+    up_to: u64,
+    rows: u64,
+    of: Option<&InstanceId>,
+    place: LogPlace,
+) -> Result<Script, Fault> {
+    let guard = of.map(|dead| fence::guard_take_over(place.membership, dead));
+    let truncate = truncate(log, up_to, rows, place);
+    Script::of(place, guard.into_iter().chain(truncate))
+}
+
+/// Deletes the rows of a log up to the number `up_to`, whose changes are in the tables. The transaction fails
+/// unless they are `rows`: it would delete rows that nobody has read.
+pub(super) fn truncate(log: &LogId, up_to: u64, rows: u64, place: LogPlace) -> [Sql; 2] {
     let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
-    sql.bytes(&truncation.log)
-        .push(" AND n <= ")
-        .number(truncation.up_to);
-    [fence::guard_log(place.membership, truncation), sql]
+    sql.bytes(log).push(" AND n <= ").number(up_to);
+    let guard = fence::guard_log(place.membership, log, up_to, rows);
+    [guard, sql]
 }
 
 /// The transaction that replaces the past leases of these names, given as the bytes of the name and the value.
@@ -228,25 +227,23 @@ pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Scr
     Script::of(place, [raise_floor(place, above), sql])
 }
 
-/// Makes the transaction fail unless all of these resources exist.
-fn require_existing(
+fn removals(
     script: &mut Script,
     place: LogPlace,
-    ids: &[&ResourceId],
+    entry: &JournalEntry<'_>,
 ) -> Result<(), StoreError> {
-    for ids in ids.chunks(STATEMENT_ROWS) {
-        script.statement(fence::guard_existence(place.membership, ids))?;
-    }
-    Ok(())
-}
-
-fn removals(script: &mut Script, place: LogPlace, batch: &[Snapshot]) -> Result<(), StoreError> {
+    let mut delete = |head, with_rows_only: bool| {
+        let removed = entry.removed.iter();
+        let ids = removed.filter(|(_, has_rows)| *has_rows || !with_rows_only);
+        script.rows([head, ",", ")"], ids, |sql, (id, _)| sql.text(id.as_str()))
+    };
     for head in REMOVED {
-        let ids = batch.iter().flat_map(|snapshot| &snapshot.removed);
-        let ids_of = [head, ",", ")"];
-        script.rows(ids_of, ids, |sql, id| sql.text(id.as_str()))?;
+        delete(head, false)?;
     }
-    match batch.iter().filter_map(|s| s.token_floor).max() {
+    for head in REMOVED_ROWS {
+        delete(head, true)?;
+    }
+    match entry.batch.iter().filter_map(|s| s.token_floor).max() {
         Some(token_floor) => script.statement(raise_floor(place, token_floor)),
         None => Ok(()),
     }
@@ -453,7 +450,6 @@ mod tests {
 
     use super::*;
     use crate::lock::{ResourceName, Selector};
-    use crate::store::journal::Journal;
     use crate::store::mysql::fence::Membership;
 
     const PLACE: LogPlace = LogPlace {
@@ -495,7 +491,7 @@ mod tests {
                 escaped > PACKET - 2 * DOCUMENT_SPARE_BYTES,
                 "{piece}: {escaped}"
             );
-            let journal = Journal::new(LAYOUT);
+            let journal = new_journal();
             let batch = [written(longest.as_bytes())];
             let entry = journal.enter(&batch).unwrap();
             let sent = script(&entry, PLACE);

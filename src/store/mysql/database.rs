@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::cluster_view::ClusterView;
 use super::commit;
@@ -12,25 +12,34 @@ use super::fence::Membership;
 use super::loss_detector::LossDetector;
 use super::options::Options;
 use super::rows::Sets;
-use super::schema::ServerRow;
 use super::server::Server;
-use super::session::{Readers, Session, within};
+use super::session::{Session, within};
 use super::sql::Sql;
 use crate::store::StoreError;
 use crate::store::journal::Journal;
 
+/// Idle time after which a connection that reads is not used any more: the network may have dropped it without
+/// notice.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// The store in a MySQL or MariaDB database.
 pub struct MysqlStore {
     pub(super) options: Options,
-    /// Membership in the database; `None`: the store is not open.
+    /// Membership in the database; `None`: the store is not open, or the outcome of a commit is unknown. Only
+    /// opening, with a new log, makes that certain.
     pub(super) membership: parking_lot::Mutex<Option<Membership>>,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     pub(super) packet_bytes_max: AtomicUsize,
     /// Connection of the last attempt to open, kept while another instance has to be waited for.
     pub(super) waiting_session: Mutex<Option<Session>>,
-    pub(super) writer: Mutex<Writer>,
+    /// The one connection that commits.
+    pub(super) writer: Mutex<Option<Session>>,
     pub(super) heartbeat_session: Mutex<Option<Session>>,
-    pub(super) readers: Readers,
+    /// A permit for each connection that may read.
+    reading: Semaphore,
+    /// The idle connections that read, after their generation: how often all of them were dropped. One that is
+    /// of an earlier generation is not kept: it may lead to a server that was replaced.
+    readers: parking_lot::Mutex<(u64, Vec<Session>)>,
     /// The server on which the store was opened; all other connections must lead to a server that agrees with
     /// it.
     pub(super) home: parking_lot::Mutex<Option<Server>>,
@@ -39,22 +48,6 @@ pub struct MysqlStore {
     pub(super) view: parking_lot::Mutex<ClusterView>,
     /// Warnings about the database's settings that are logged already.
     pub(super) warned: Mutex<Vec<String>>,
-}
-
-/// The one connection that commits.
-#[derive(Default)]
-pub(super) struct Writer {
-    pub session: Option<Session>,
-    /// The outcome of a commit is unknown; only opening again, with a new log, makes it certain. Also set while
-    /// a commit is under way, so that it stays set if the commit's future is dropped.
-    pub in_doubt: bool,
-}
-
-/// A database that this instance has joined. If the membership has an epoch, it has the database exclusively.
-pub(super) struct Joined {
-    pub session: Session,
-    pub row: ServerRow,
-    pub membership: Membership,
 }
 
 impl MysqlStore {
@@ -66,9 +59,10 @@ impl MysqlStore {
             waiting_session: Mutex::default(),
             writer: Mutex::default(),
             heartbeat_session: Mutex::default(),
-            readers: Readers::new(options.pool_size),
+            reading: Semaphore::new(options.pool_size.max(1)),
+            readers: parking_lot::Mutex::default(),
             home: parking_lot::Mutex::default(),
-            journal: Journal::new(commit::LAYOUT),
+            journal: commit::new_journal(),
             loss_detector: parking_lot::Mutex::default(),
             view: parking_lot::Mutex::default(),
             warned: Mutex::default(),
@@ -80,10 +74,6 @@ impl MysqlStore {
         self.home.lock().clone()
     }
 
-    pub(super) fn set_home(&self, server: Option<Server>) {
-        *self.home.lock() = server;
-    }
-
     pub(super) fn membership(&self) -> Option<Membership> {
         *self.membership.lock()
     }
@@ -92,15 +82,53 @@ impl MysqlStore {
         *self.membership.lock() = membership;
     }
 
+    /// Drops the idle connections that read; new ones are opened when needed.
+    pub(super) fn renew_readers(&self) {
+        let mut readers = self.readers.lock();
+        readers.0 += 1;
+        readers.1.clear();
+    }
+
     /// Runs statements that only read.
     pub(super) async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
+        let reading = self.read_on_any(sql.as_str());
+        let read = within(self.options.timeout, reading).await;
+        read.map_err(Fault::of_read)
+    }
+
+    /// If a kept connection turns out to be dead, tries again on another one.
+    async fn read_on_any(&self, sql: &str) -> Result<Sets, Fault> {
         let home = self.home();
-        let reading = self
-            .readers
-            .read(&self.options, home.as_ref(), sql.as_str());
-        within(self.options.timeout, reading)
-            .await
-            .map_err(Fault::of_read)
+        let _permit = self.reading.acquire().await;
+        loop {
+            let (generation, idle) = {
+                let mut readers = self.readers.lock();
+                (readers.0, readers.1.pop())
+            };
+            let kept = idle.filter(|session| session.used_at.elapsed() < IDLE_MAX);
+            let is_new = kept.is_none();
+            let mut session = match kept {
+                Some(session) => session,
+                // The server itself ends a statement when nobody waits for it any more.
+                None => {
+                    let limit = Some(self.options.timeout);
+                    Session::reach(&self.options, home.as_ref(), limit).await?
+                }
+            };
+            match session.run(sql).await {
+                Ok(sets) => {
+                    let mut readers = self.readers.lock();
+                    if readers.0 == generation {
+                        readers.1.push(session);
+                    }
+                    return Ok(sets);
+                }
+                Err(Fault::Away(text)) if !is_new => {
+                    log::debug!("a kept connection to the database was lost: {text}");
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
     }
 
     /// As [`MysqlStore::read`], for one SELECT that the server ends at `deadline`.

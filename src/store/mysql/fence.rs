@@ -28,17 +28,6 @@ pub(super) struct LogPlace {
     pub packet_bytes_max: usize,
 }
 
-/// The first rows of a log, to be deleted because their changes are in the tables.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogTruncation {
-    pub log: LogId,
-    /// The number of the last one; all rows up to it go.
-    pub up_to: u64,
-    /// How many rows these are. The transaction fails when the table has more or fewer: it would delete rows
-    /// that nobody has read.
-    pub rows: u64,
-}
-
 /// Appends a row to the log of the membership. Every transaction of an instance begins with this statement, most
 /// have no other, and it is what fences them:
 ///
@@ -143,13 +132,12 @@ pub(super) fn guard_existence(membership: Membership, ids: &[&ResourceId]) -> Sq
 }
 
 /// Fails, in the same way, unless the log has exactly `rows` rows up to the number `up_to`.
-pub(super) fn guard_log(membership: Membership, truncation: &LogTruncation) -> Sql {
-    let LogTruncation { log, up_to, rows } = truncation;
+pub(super) fn guard_log(membership: Membership, log: &LogId, up_to: u64, rows: u64) -> Sql {
     let mut sql = Sql::new(
         "UPDATE resource_instance SET heartbeat = IF((SELECT COUNT(*) FROM resource_log WHERE log = ",
     );
-    sql.bytes(log).push(" AND n <= ").number(*up_to);
-    sql.push(") = ").number(*rows);
+    sql.bytes(log).push(" AND n <= ").number(up_to);
+    sql.push(") = ").number(rows);
     sql.push(", heartbeat, NULL) WHERE id = ")
         .bytes(&membership.id);
     sql

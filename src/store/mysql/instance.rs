@@ -276,38 +276,29 @@ pub(super) async fn release(
         fence::is_alone(&mut sql, membership);
         session.run(sql.as_str()).await?;
     }
-    let mut ending =
+    let Membership { id, log, .. } = &membership;
+    let mut sql =
         Sql::new("BEGIN; UPDATE resource_instance SET state = IF(state IN (1, 2) AND log = ");
-    ending
-        .bytes(&membership.log)
-        .push(", 3, NULL), heartbeat = heartbeat + 1 WHERE id = ");
-    ending.bytes(&membership.id).push("; ");
-    seal(&mut ending, &membership.log);
-    ending.push("; COMMIT");
-    if run_in_time(session, &ending).await?.is_none() || !has_checkpointed {
+    sql.bytes(log);
+    sql.push(", 3, NULL), heartbeat = heartbeat + 1 WHERE id = ");
+    sql.bytes(id).push("; ");
+    seal(&mut sql, log);
+    sql.push("; COMMIT");
+    if run_in_time(session, &sql).await?.is_none() || !has_checkpointed {
         return Ok(None);
     }
-    let mut forgetting =
-        Sql::new("BEGIN; UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE id = ");
-    forgetting
-        .bytes(&membership.id)
-        .push("; UPDATE resource_server SET epoch = IF((");
-    forgetting
-        .push("SELECT COUNT(*) FROM resource_slot WHERE owner = ")
-        .bytes(&membership.id);
-    forgetting.push(") = 0 AND (SELECT COUNT(*) FROM resource_instance WHERE state = 3 AND executor IS NULL AND id = ");
-    forgetting
-        .bytes(&membership.id)
-        .push(") = 1, epoch + 1, NULL)");
-    fold_floor(&mut forgetting, &membership.id);
-    forgetting
-        .push(" WHERE id = 1; DELETE FROM resource_log WHERE log = ")
-        .bytes(&membership.log);
-    forgetting
-        .push("; DELETE FROM resource_instance WHERE id = ")
-        .bytes(&membership.id);
-    forgetting.push("; ").push(EPOCH).push("; COMMIT");
-    let deleted = run_in_time(session, &forgetting).await?;
+    sql = Sql::new("BEGIN; UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE id = ");
+    sql.bytes(id).push("; UPDATE resource_server SET epoch = ");
+    sql.push("IF((SELECT COUNT(*) FROM resource_slot WHERE owner = ");
+    sql.bytes(id).push(") = 0 AND (SELECT COUNT(*) FROM ");
+    sql.push("resource_instance WHERE state = 3 AND executor IS NULL AND id = ");
+    sql.bytes(id).push(") = 1, epoch + 1, NULL)");
+    fold_floor(&mut sql, id);
+    sql.push(" WHERE id = 1; DELETE FROM resource_log WHERE log = ");
+    sql.bytes(log);
+    sql.push("; DELETE FROM resource_instance WHERE id = ");
+    sql.bytes(id).push("; ").push(EPOCH).push("; COMMIT");
+    let deleted = run_in_time(session, &sql).await?;
     deleted.map(rows::last).transpose()
 }
 

@@ -3,10 +3,10 @@
 
 use std::ops::ControlFlow;
 
-use super::commit;
-use super::database::{MysqlStore, Writer};
+use super::commit::{self, TRUNCATION_MAX};
+use super::database::MysqlStore;
 use super::error::Fault;
-use super::fence::{LogId, LogPlace, LogTruncation, Membership};
+use super::fence::{LogId, LogPlace, Membership};
 use super::instance;
 use super::rows;
 use super::schema::InstanceRow;
@@ -19,8 +19,6 @@ use crate::store::{InstanceId, ResourceId, StoreError, journal};
 
 /// How many table rows one transaction writes at most, unless one lock alone has more: commits wait meanwhile.
 const STEP_ROWS: usize = 512;
-/// How many rows of a log one transaction deletes at most.
-const TRUNCATION_MAX: usize = commit::LAYOUT.truncation_max as usize;
 
 /// A take-over under way from a dead instance whose log is sealed.
 pub(super) struct TakeOver {
@@ -53,7 +51,7 @@ impl MysqlStore {
     /// alive, or another instance takes over.
     pub(super) async fn begin_take_over(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         id: &InstanceId,
     ) -> Result<Option<TakeOver>, StoreError> {
         let Some(membership) = self.membership() else {
@@ -76,7 +74,7 @@ impl MysqlStore {
     /// The first step of a take-over; `None`: another instance was first, or the dead one is alive.
     async fn mark(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         dead: InstanceRow,
     ) -> Result<Option<TakeOver>, StoreError> {
         let writes = self.view.lock().may_write(&dead);
@@ -105,7 +103,7 @@ impl MysqlStore {
     /// over. After an error `taking` must not be used any more.
     pub(super) async fn take_over_next(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         taking: &mut TakeOver,
     ) -> Result<ControlFlow<()>, StoreError> {
         let mut is_last = false;
@@ -118,10 +116,11 @@ impl MysqlStore {
                 None => left.insert(LeftLog::read_whole(session, dead.log, *seal).await?),
             };
             is_last = left.changes.is_empty() && left.numbers.len() <= TRUNCATION_MAX;
-            match is_last {
-                true => slots::ending(place, dead, &left.next_truncation()),
-                false => left.next(session, Some(&dead.id), place).await,
+            if !is_last {
+                return left.next(session, Some(&dead.id), place).await;
             }
+            let (up_to, rows) = left.next_truncation();
+            slots::ending(place, dead, up_to, rows)
         };
         let Some(sets) = self.attempt(writer, script).await? else {
             return Ok(ControlFlow::Break(()));
@@ -214,23 +213,21 @@ impl LeftLog {
         place: LogPlace,
     ) -> Result<Script, Fault> {
         let Some(some) = journal::chunks_of_rows(&self.changes, STEP_ROWS).next() else {
-            let truncation = Some(self.next_truncation());
-            return commit::checkpoint_script(session, Vec::new(), truncation, of, place).await;
+            let (up_to, rows) = self.next_truncation();
+            return commit::truncation_script(&self.log, up_to, rows, of, place);
         };
         let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
         let written = some.len();
-        let script = commit::checkpoint_script(session, locks, None, of, place).await?;
+        let script = commit::checkpoint_script(session, locks, of, place).await?;
         self.changes.drain(..written);
         Ok(script)
     }
 
-    /// Takes the next rows to delete, at most [`TRUNCATION_MAX`].
-    fn next_truncation(&mut self) -> LogTruncation {
+    /// Takes the next rows to delete, at most [`TRUNCATION_MAX`]: the number of the last one, and how many they
+    /// are.
+    fn next_truncation(&mut self) -> (u64, u64) {
         let rows = self.numbers.len().min(TRUNCATION_MAX);
-        LogTruncation {
-            log: self.log,
-            up_to: self.numbers.drain(..rows).next_back().unwrap_or_default(),
-            rows: rows as u64,
-        }
+        let up_to = self.numbers.drain(..rows).next_back();
+        (up_to.unwrap_or_default(), rows as u64)
     }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `database` | [`MysqlStore`]: the connections, and the state in memory |
 //! | `options` | how to reach the server |
-//! | `session` | one connection; the pool of connections that read |
+//! | `session` | one connection |
 //! | `rows` | rows of an answer, read into Rust types |
 //! | `server` | the identity of the server that a connection leads to |
 //! | `settings` | the session variables that each connection sets |
@@ -65,17 +65,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use self::database::Writer;
 use self::error::Fault;
 use self::fence::Membership;
 use self::schema::MigrationStep;
 use self::session::{Session, retry_while_blocked, within};
 use self::sql::Sql;
-use super::listing::{self, Walk};
-use super::members::{Members, Slot};
+use super::listing;
+use super::members::{Members, Slot, heartbeat_every};
 use super::{
-    DocumentSize, HeartbeatTimes, InstanceId, ListOrder, ListQuery, ListedResource, Opened,
-    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
+    DocumentSize, InstanceId, ListOrder, ListQuery, ListedResource, ResourceId, Snapshot, Store,
+    StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
@@ -85,19 +84,6 @@ pub use options::{Options, PeerPort, Tls};
 pub use php::revert::RevertReport;
 
 impl MysqlStore {
-    /// Refuses a batch about names whose slot this instance gave away: the new owner would not see the change.
-    fn refuse_what_was_given(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        let view = self.view.lock();
-        let is_given = |snapshot: &Snapshot| view.has_given(Slot::of(&snapshot.name));
-        match batch.iter().any(is_given) {
-            true => {
-                let text = "a change is about names whose slot was given to another instance";
-                Err(StoreError::Unavailable(text.into()))
-            }
-            false => Ok(()),
-        }
-    }
-
     /// Gives up the membership in the database, on a new connection; tried again while other transactions block it.
     /// Returns what [`instance::release`] does.
     async fn release(
@@ -116,13 +102,6 @@ impl MysqlStore {
     }
 }
 
-fn opened(members: Members) -> Opened {
-    Opened {
-        token_floor: members.token_floor,
-        members: Some(members),
-    }
-}
-
 #[async_trait]
 impl Store for MysqlStore {
     fn kind(&self) -> &'static str {
@@ -134,16 +113,16 @@ impl Store for MysqlStore {
     ///
     /// [`StoreError::Standby`] is returned without waiting. What was read of the other instances is kept for
     /// the next call; it counts only if that call comes soon, see [`watch`].
-    async fn open(&self) -> Result<Opened, StoreError> {
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         let mut waiting_session = self.waiting_session.lock().await;
         let mut writer = self.writer.lock().await;
         let members = self.open_with(&mut waiting_session, &mut writer).await?;
-        Ok(opened(members))
+        Ok((members.token_floor, Some(members)))
     }
 
-    async fn open_alone(&self) -> Result<Opened, StoreError> {
+    async fn open_alone(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         let begun = Instant::now();
-        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        let every = heartbeat_every(self.options.instance_lease);
         loop {
             match self.open().await {
                 Ok(_) => break,
@@ -157,16 +136,26 @@ impl Store for MysqlStore {
             self.close().await;
             return Err(error);
         }
-        Ok(opened(self.read_members().await?))
+        let members = self.read_members().await?;
+        Ok((members.token_floor, Some(members)))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        self.membership_of(&writer)?;
+        self.open_membership()?;
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
-        self.refuse_what_was_given(batch)?;
+        let is_given = {
+            let view = self.view.lock();
+            let mut slots = batch.iter().map(|snapshot| Slot::of(&snapshot.name));
+            slots.any(|slot| view.has_given(slot))
+        };
+        if is_given {
+            // Its new owner would not see the change.
+            let text = "a change is about names whose slot was given to another instance";
+            return Err(StoreError::Unavailable(text.into()));
+        }
         let entry = self.journal.enter(batch)?;
         let script = async |_: &mut Session, place| commit::script(&entry, place);
         self.transact(&mut writer, script).await?;
@@ -311,7 +300,7 @@ impl Store for MysqlStore {
         let mut part = parts.next();
         while let Some(now) = part {
             let last = match (now.walk, now.order) {
-                (Walk::Held, ListOrder::Held) => {
+                (ListOrder::Held, ListOrder::Held) => {
                     let sql = read::last_held_sql(&query);
                     rows::last(self.read_until(sql, deadline).await?)?
                 }
@@ -339,8 +328,8 @@ impl Store for MysqlStore {
         Ok(Some(members))
     }
 
-    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
-        Some(self.options.heartbeat())
+    fn instance_lease(&self) -> Option<Duration> {
+        Some(self.options.instance_lease)
     }
 
     fn takes_document(&self, json: &[u8]) -> bool {
@@ -361,7 +350,7 @@ impl Store for MysqlStore {
             }
         }
         let mut writer = self.writer.lock().await;
-        *writer = Writer::default();
+        *writer = None;
         self.set_membership(None);
         let all: Vec<Membership> = self.loss_detector.lock().memberships().collect();
         for membership in all {
@@ -374,7 +363,7 @@ impl Store for MysqlStore {
         }
         *self.waiting_session.lock().await = None;
         *self.heartbeat_session.lock().await = None;
-        self.readers.renew();
+        self.renew_readers();
     }
 }
 
@@ -427,20 +416,15 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
         }
     })
     .await?;
-    let mut joined = match row.step {
+    let (mut session, row, membership) = match row.step {
         MigrationStep::Reverting => store.resume_exclusive().await?,
         _ => {
             store.open_alone().await?;
             store.make_exclusive().await?
         }
     };
-    let work = php::revert::revert(
-        &mut joined.session,
-        &joined.row,
-        joined.membership,
-        rehearse,
-    );
-    let report = store.while_alive(joined.membership, work).await;
+    let work = php::revert::revert(&mut session, &row, membership, rehearse);
+    let report = store.while_alive(membership, work).await;
     match &report {
         // Reverted: the row that `close` would release was dropped with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}

@@ -2,10 +2,10 @@
 //! logs); after that every instance joins it.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::commit;
-use super::database::{Joined, MysqlStore, Writer};
+use super::database::MysqlStore;
 use super::error::{Fault, code};
 use super::fence::{self, Membership};
 use super::instance;
@@ -16,7 +16,7 @@ use super::schema::{self, MigrationStep, ServerRow};
 use super::session::{Session, retry_while_blocked, within};
 use super::settings;
 use super::slots;
-use crate::store::members::{Members, SLOTS};
+use crate::store::members::{Members, SLOTS, heartbeat_every, heartbeat_valid};
 use crate::store::{InstanceId, Store, StoreError};
 
 /// Reads the rows, in a new database after creating their tables.
@@ -40,25 +40,21 @@ impl MysqlStore {
     pub(super) async fn open_with(
         &self,
         waiting_session: &mut Option<Session>,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
     ) -> Result<Members, StoreError> {
         self.set_membership(None);
-        *writer = Writer::default();
+        *writer = None;
         // Drop every connection: the host name may lead to another server by now, and open connections still
         // lead to the old one.
         *self.heartbeat_session.lock().await = None;
-        self.readers.renew();
-        self.set_home(None);
-        let joined = self.enter(waiting_session).await?;
-        let mut joined = joined.ok_or(StoreError::Standby)?;
-        if joined.membership.epoch.is_some() {
-            self.make_ready(&mut joined).await?;
+        self.renew_readers();
+        *self.home.lock() = None;
+        let entered = self.enter(waiting_session).await?;
+        let (mut session, row, mut membership) = entered.ok_or(StoreError::Standby)?;
+        if membership.epoch.is_some() {
+            membership = self.make_ready(&mut session, &row, membership).await?;
         }
-        let membership = joined.membership;
-        *writer = Writer {
-            session: Some(joined.session),
-            in_doubt: false,
-        };
+        *writer = Some(session);
         self.set_membership(Some(membership));
         let finished = self
             .while_alive(membership, self.finish_opening(writer, membership))
@@ -73,9 +69,12 @@ impl MysqlStore {
         Ok(members)
     }
 
-    /// Joins the database, or takes it exclusively if it is not ready. `None`: has to wait, because another
-    /// instance has it exclusively, or one with another lease may be alive.
-    async fn enter(&self, waiting_session: &mut Option<Session>) -> Result<Option<Joined>, Fault> {
+    /// Joins the database, or takes it exclusively if it is not ready: then the membership has an epoch. `None`:
+    /// has to wait, because another instance has it exclusively, or one with another lease may be alive.
+    async fn enter(
+        &self,
+        waiting_session: &mut Option<Session>,
+    ) -> Result<Option<(Session, ServerRow, Membership)>, Fault> {
         let entered = within(self.options.timeout, self.try_to_enter(waiting_session)).await;
         if entered.is_err() {
             self.view.lock().restart_watches();
@@ -86,7 +85,7 @@ impl MysqlStore {
     async fn try_to_enter(
         &self,
         waiting_session: &mut Option<Session>,
-    ) -> Result<Option<Joined>, Fault> {
+    ) -> Result<Option<(Session, ServerRow, Membership)>, Fault> {
         let mut session = match waiting_session.take() {
             Some(session) => session,
             None => Session::connect_creating(&self.options).await?,
@@ -101,13 +100,9 @@ impl MysqlStore {
             *waiting_session = Some(session);
             return Ok(None);
         };
-        self.set_home(Some(session.server.clone()));
+        *self.home.lock() = Some(session.server.clone());
         self.note_packet(&session);
-        Ok(Some(Joined {
-            session,
-            row,
-            membership,
-        }))
+        Ok(Some((session, row, membership)))
     }
 
     /// One attempt to enter. `Continue`: the rows changed meanwhile and have to be read again. `Break(None)`:
@@ -133,7 +128,11 @@ impl MysqlStore {
         }
         self.open_heartbeat_session(session).await?;
         if is_shared {
-            self.kill_silent_writers(session).await?;
+            // One that stopped inside a transaction keeps its locks, and nobody could join.
+            let silent = self.view.lock().silent_instances();
+            for instance in &silent {
+                instance::kill_blocking_writer(session, instance).await?;
+            }
         }
         let address = self.options.peer_address().await?;
         let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
@@ -157,16 +156,6 @@ impl MysqlStore {
             Some(row) => ControlFlow::Break(Some((row, membership))),
             None => ControlFlow::Continue(()),
         })
-    }
-
-    /// Ends the writing connections of silent instances: one that stopped inside a transaction keeps its locks,
-    /// and nobody could join.
-    async fn kill_silent_writers(&self, session: &mut Session) -> Result<(), Fault> {
-        let silent = self.view.lock().silent_instances();
-        for instance in &silent {
-            instance::kill_blocking_writer(session, instance).await?;
-        }
-        Ok(())
     }
 
     fn formers(&self) -> Vec<InstanceId> {
@@ -211,50 +200,58 @@ impl MysqlStore {
         Err(StoreError::Unusable(text))
     }
 
-    /// Makes a database ready that this instance has exclusively, and shares it from then on.
-    async fn make_ready(&self, joined: &mut Joined) -> Result<(), StoreError> {
-        php::revert::refuse_half_reverted(&joined.row)?;
-        self.migrate(joined).await?;
-        let left = self.checkpoint_left(&mut joined.session, joined.membership);
-        self.while_alive(joined.membership, left).await?;
-        let place = self.place_in(joined.membership, &joined.session);
-        let script = slots::sharing(place)?;
-        let sharing = self.send_opening(&mut joined.session, &script);
+    /// Makes a database ready that this instance has exclusively. Returns the membership that shares it from
+    /// then on.
+    async fn make_ready(
+        &self,
+        session: &mut Session,
+        row: &ServerRow,
+        membership: Membership,
+    ) -> Result<Membership, StoreError> {
+        if row.step == MigrationStep::Reverting {
+            let text = "a revert of its tables to the PHP server's is not finished; run `revert-to-php` again";
+            return Err(StoreError::Unusable(text.into()));
+        }
+        self.migrate(session, row, membership).await?;
+        let left = self.checkpoint_left(session, membership);
+        self.while_alive(membership, left).await?;
+        let script = slots::sharing(self.place_in(membership, session))?;
+        let sharing = self.send_opening(session, &script);
         within(self.options.timeout, sharing).await?;
-        joined.membership.epoch = None;
-        self.loss_detector.lock().confirm_created(joined.membership);
-        Ok(())
+        let shared = Membership {
+            epoch: None,
+            ..membership
+        };
+        self.loss_detector.lock().confirm_created(shared);
+        Ok(shared)
     }
 
     /// Brings the schema up to date, with heartbeats beside it to stay the owner.
-    pub(super) async fn migrate(&self, joined: &mut Joined) -> Result<(), Fault> {
-        if joined.row.version == schema::VERSION && joined.row.step == MigrationStep::Ready {
+    async fn migrate(
+        &self,
+        session: &mut Session,
+        row: &ServerRow,
+        membership: Membership,
+    ) -> Result<(), Fault> {
+        if row.version == schema::VERSION && row.step == MigrationStep::Ready {
             return Ok(());
         }
-        let migration = migrate::migrate(
-            &mut joined.session,
-            &joined.row,
-            joined.membership,
-            self.options.adopt,
-        );
-        let migrated = self.while_alive(joined.membership, migration).await;
+        let migration = migrate::migrate(session, row, membership, self.options.adopt);
+        let migrated = self.while_alive(membership, migration).await;
         migrated.map_err(|fault| match fence::is_fenced(&fault) {
             true => StoreError::Standby.into(),
             false => fault.stops_migration(),
-        })?;
-        let row = schema::read_server_row(&mut joined.session).await?;
-        joined.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
-        Ok(())
+        })
     }
 
     /// Takes over from the instances that this process was, and from all others that are dead already; then
     /// goes on above the tokens that the database lost, if it did.
     async fn finish_opening(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         membership: Membership,
     ) -> Result<Members, Fault> {
-        if let Some(session) = &mut writer.session {
+        if let Some(session) = writer.as_mut() {
             let engines = schema::refuse_foreign_engines(session);
             within(self.options.timeout, engines).await?;
             within(self.options.timeout, self.warn(session)).await?;
@@ -276,10 +273,10 @@ impl MysqlStore {
 
     async fn read_members_as_writer(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         membership: Membership,
     ) -> Result<Members, Fault> {
-        let Some(session) = &mut writer.session else {
+        let Some(session) = writer.as_mut() else {
             return Err(Fault::Away("the writing connection was lost".into()));
         };
         let limit = self.options.timeout;
@@ -294,7 +291,7 @@ impl MysqlStore {
     /// has seen: clients may have tokens that the database does not know any more.
     async fn raise_tokens_after_loss(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         membership: Membership,
     ) -> Result<(), Fault> {
         let lost = self.loss_detector.lock().reset_to(&membership.id);
@@ -371,9 +368,8 @@ impl MysqlStore {
         membership: Membership,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let times = self.options.heartbeat();
-        let every = Duration::from_millis(times.every_ms);
-        let valid = Duration::from_millis(times.valid_ms);
+        let lease = self.options.instance_lease;
+        let (every, valid) = (heartbeat_every(lease), heartbeat_valid(lease));
         let heartbeats = async {
             let mut last = Instant::now();
             loop {
@@ -400,7 +396,7 @@ impl MysqlStore {
     /// The second half of [`crate::store::Store::open_alone`], once the store is open: takes over from every
     /// other instance as soon as it is dead. [`StoreError::Standby`]: one is alive.
     pub(super) async fn wait_until_alone(&self) -> Result<(), StoreError> {
-        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        let every = heartbeat_every(self.options.instance_lease);
         loop {
             let members = self.read_members().await?;
             let is_mine = |owner: &InstanceId| *owner == members.me;
@@ -420,12 +416,14 @@ impl MysqlStore {
 
     /// Takes the database exclusively, to finish what an earlier exclusive owner began.
     /// [`StoreError::Standby`]: that owner shows a sign of life, or has finished.
-    pub(super) async fn resume_exclusive(&self) -> Result<Joined, StoreError> {
-        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+    pub(super) async fn resume_exclusive(
+        &self,
+    ) -> Result<(Session, ServerRow, Membership), StoreError> {
+        let every = heartbeat_every(self.options.instance_lease);
         let mut waiting_session = None;
         loop {
             match self.enter(&mut waiting_session).await? {
-                Some(joined) if joined.membership.epoch.is_some() => return Ok(joined),
+                Some(entered @ (.., Membership { epoch: Some(_), .. })) => return Ok(entered),
                 // The database is shared, so there is nothing left to finish.
                 Some(_) => {
                     self.close().await;
@@ -443,7 +441,9 @@ impl MysqlStore {
 
     /// Turns the shared database into one that this instance has exclusively. [`StoreError::Standby`]: there is
     /// another instance, or not all slots are ours.
-    pub(super) async fn make_exclusive(&self) -> Result<Joined, StoreError> {
+    pub(super) async fn make_exclusive(
+        &self,
+    ) -> Result<(Session, ServerRow, Membership), StoreError> {
         let mut writer = self.writer.lock().await;
         let membership = self.membership().ok_or(StoreError::Standby)?;
         let script = async |_: &mut Session, place| slots::making_exclusive(place);
@@ -455,17 +455,13 @@ impl MysqlStore {
         };
         self.loss_detector.lock().confirm_created(membership);
         self.set_membership(None);
-        let session = writer.session.take();
+        let session = writer.take();
         let mut session =
             session.ok_or_else(|| StoreError::Unavailable("the writer was lost".into()))?;
         let row = schema::read_server_row(&mut session).await?;
         let row = row
             .filter(|row| row.is_alone(membership))
             .ok_or(StoreError::Standby)?;
-        Ok(Joined {
-            session,
-            row,
-            membership,
-        })
+        Ok((session, row, membership))
     }
 }

@@ -12,7 +12,6 @@ use tokio::net::{UdpSocket, lookup_host};
 use super::error::Fault;
 use super::settings::WAIT_TIMEOUT_SECONDS;
 use crate::lock::Profile;
-use crate::store::HeartbeatTimes;
 
 /// Where the database is, and the limits and times of this instance.
 #[derive(Clone)]
@@ -63,9 +62,6 @@ pub enum Tls {
 
 /// Prefix of an address at which TLS is spoken.
 pub(super) const TLS_SCHEME: &str = "tls://";
-
-/// Longest time between two heartbeats, which also read the rows of the other instances, in milliseconds.
-const HEARTBEAT_EVERY_MAX_MS: u64 = 1_000;
 
 /// The driver's own packet limit, bytes: as large as any packet may be, because the server's
 /// `max_allowed_packet` is what is checked.
@@ -170,17 +166,6 @@ impl Options {
     pub(super) fn lease_ms(&self) -> u64 {
         u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX)
     }
-
-    /// A heartbeat may fail several times within the time that one is valid. Heartbeats are also how an
-    /// instance sees that another one has joined, which has no names until then; so with a long lease they come
-    /// more often than the lease needs.
-    pub(super) fn heartbeat(&self) -> HeartbeatTimes {
-        let lease_ms = self.lease_ms();
-        HeartbeatTimes {
-            every_ms: (lease_ms / 8).clamp(1, HEARTBEAT_EVERY_MAX_MS),
-            valid_ms: lease_ms / 4 * 3,
-        }
-    }
 }
 
 impl fmt::Debug for Options {
@@ -221,12 +206,5 @@ mod tests {
             peers: None,
         };
         assert!(!format!("{options:?}").contains("hunter2"));
-        assert_eq!(
-            options.heartbeat(),
-            HeartbeatTimes {
-                every_ms: 500,
-                valid_ms: 3000
-            }
-        );
     }
 }

@@ -15,7 +15,7 @@ use crate::lock::{
     Selector, Ticket, Ttl, WallMillis,
 };
 use crate::store::columns::{self, ticket_columns};
-use crate::store::listing::{self, ListPart, Walk};
+use crate::store::listing::{self, ListPart};
 use crate::store::{
     DocumentSize, ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData,
     StoredResource, ended,
@@ -276,10 +276,10 @@ pub(super) fn document_sizes(
 }
 
 /// Counts the names with the prefix, or the held locks, up to [`listing::FEW`] + 1.
-pub(super) fn count_sql(query: &ListQuery, walk: Walk) -> Sql {
+pub(super) fn count_sql(query: &ListQuery, walk: ListOrder) -> Sql {
     let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
     match walk {
-        Walk::Names => push_range(sql.push("resource r WHERE "), query),
+        ListOrder::Name => push_range(sql.push("resource r WHERE "), query),
         _ => {
             sql.push("resource_lock FORCE INDEX (").push(HELD_INDEX);
             sql.push(") WHERE acquired_at IS NOT NULL");
@@ -311,7 +311,7 @@ fn push_range(sql: &mut Sql, query: &ListQuery) {
 /// order of one index. `NULL`: nothing is held.
 pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
     let mut sql = Sql::new("SELECT MAX(at) FROM (SELECT STRAIGHT_JOIN l.acquired_at AS at FROM ");
-    push_walk(&mut sql, Walk::Held);
+    push_walk(&mut sql, ListOrder::Held);
     sql.push(" WHERE l.acquired_at IS NOT NULL AND ");
     push_range(&mut sql, query);
     sql.push(" ORDER BY l.acquired_at LIMIT ");
@@ -369,16 +369,16 @@ fn push_found(sql: &mut Sql, query: &ListQuery, part: ListPart, last: Option<Wal
     sql.push(" LIMIT ").number(query.limit as u64);
 }
 
-fn push_walk(sql: &mut Sql, walk: Walk) {
+fn push_walk(sql: &mut Sql, walk: ListOrder) {
     match walk {
-        Walk::Names => sql.push(
+        ListOrder::Name => sql.push(
             "resource r FORCE INDEX (name_bytes) LEFT JOIN resource_lock l ON l.id_resource = r.id",
         ),
-        Walk::Held => sql
+        ListOrder::Held => sql
             .push("resource_lock l FORCE INDEX (")
             .push(HELD_INDEX)
             .push(") JOIN resource r ON r.id = l.id_resource"),
-        Walk::Waited => sql.push(
+        ListOrder::Waiting => sql.push(
             "(SELECT id_resource, COUNT(*) AS places FROM resource_waiting GROUP BY id_resource) q \
              JOIN resource r ON r.id = q.id_resource LEFT JOIN resource_lock l ON l.id_resource = r.id",
         ),

@@ -1,4 +1,4 @@
-//! One connection to the server, with our session variables; and the pool of connections that read.
+//! One connection to the server, with our session variables.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Row};
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
 use super::options::{Options, Tls};
@@ -59,7 +57,7 @@ impl Session {
 
     /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a
     /// statement may run in a session that only reads.
-    async fn reach(
+    pub async fn reach(
         options: &Options,
         home: Option<&Server>,
         read_limit: Option<Duration>,
@@ -238,83 +236,6 @@ async fn apply(session: &mut Session, changes: &[(String, String)]) -> Result<Ve
         }
     }
     Ok(refused)
-}
-
-/// The connections that read: at most `pool_size` at once, kept for the next reader.
-pub(super) struct Readers {
-    places: Semaphore,
-    idle: Mutex<Idle>,
-}
-
-#[derive(Default)]
-struct Idle {
-    sessions: Vec<Session>,
-    /// Sessions of an earlier generation are not kept: they may lead to a server that was replaced.
-    generation: u64,
-}
-
-/// Idle time after which a connection is not used any more: the network may have dropped it without notice.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-
-impl Readers {
-    pub fn new(pool_size: usize) -> Readers {
-        Readers {
-            places: Semaphore::new(pool_size.max(1)),
-            idle: Mutex::default(),
-        }
-    }
-
-    /// Drops all kept connections; new ones are opened when needed.
-    pub fn renew(&self) {
-        let mut idle = self.idle.lock();
-        idle.generation += 1;
-        idle.sessions.clear();
-    }
-
-    fn take(&self) -> (Option<Session>, u64) {
-        let mut idle = self.idle.lock();
-        let session = idle.sessions.pop();
-        (
-            session.filter(|session| session.used_at.elapsed() < IDLE_MAX),
-            idle.generation,
-        )
-    }
-
-    fn give_back(&self, session: Session, generation: u64) {
-        let mut idle = self.idle.lock();
-        if idle.generation == generation {
-            idle.sessions.push(session);
-        }
-    }
-
-    /// Runs statements that only read. If a kept connection turns out to be dead, tries again on another one.
-    pub async fn read(
-        &self,
-        options: &Options,
-        home: Option<&Server>,
-        sql: &str,
-    ) -> Result<Sets, Fault> {
-        let _place = self.places.acquire().await;
-        loop {
-            let (kept, generation) = self.take();
-            let fresh = kept.is_none();
-            let mut session = match kept {
-                Some(session) => session,
-                // The server itself ends a statement when nobody waits for it any more.
-                None => Session::reach(options, home, Some(options.timeout)).await?,
-            };
-            match session.run(sql).await {
-                Ok(sets) => {
-                    self.give_back(session, generation);
-                    return Ok(sets);
-                }
-                Err(Fault::Away(text)) if !fresh => {
-                    log::debug!("a kept connection to the database was lost: {text}");
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::commit;
 use super::error::Fault;
-use super::fence::{self, LogPlace, LogTruncation};
+use super::fence::{self, LogPlace};
 use super::instance;
 use super::rows;
 use super::schema::{self, InstanceRow, ServerRow};
@@ -139,14 +139,15 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
     tried(place, [mark, is_marked, seal, read])
 }
 
-/// The last step. `left`: the rows that are left of the dead one's log, which this deletes.
+/// The last step. Also deletes what is left of the dead one's log; see [`commit::truncate`].
 pub(super) fn ending(
     place: LogPlace,
     dead: &InstanceRow,
-    left: &LogTruncation,
+    up_to: u64,
+    rows: u64,
 ) -> Result<Script, Fault> {
     let guard = fence::guard_take_over(place.membership, &dead.id);
-    let [log_guard, log] = commit::truncate(place, left);
+    let [log_guard, log] = commit::truncate(&dead.log, up_to, rows, place);
     let mut version = Sql::new("UPDATE resource_server SET epoch = epoch + 1");
     instance::fold_floor(&mut version, &dead.id);
     version.push(" WHERE id = 1");

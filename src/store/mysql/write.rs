@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use scopeguard::ScopeGuard;
+
 use super::commit;
-use super::database::{MysqlStore, Writer};
+use super::database::MysqlStore;
 use super::error::{Fault, code};
-use super::fence::{self, LogPlace, LogTruncation, Membership};
+use super::fence::{self, LogPlace, Membership};
 use super::instance;
 use super::rows::Sets;
 use super::script::Script;
@@ -23,7 +25,7 @@ impl MysqlStore {
         let Ok(mut writer) = self.writer.try_lock() else {
             return;
         };
-        let Some(session) = writer.session.as_mut() else {
+        let Some(session) = writer.as_mut() else {
             return;
         };
         // No heartbeat is sent meanwhile, so this must take less time than a heartbeat is valid.
@@ -31,22 +33,19 @@ impl MysqlStore {
         if session.used_at.elapsed() > WRITER_IDLE_MAX
             && within(limit, session.ping()).await.is_err()
         {
-            writer.session = None;
+            *writer = None;
         }
     }
 
-    /// The membership of the next transaction.
+    /// The membership of the next transaction. The caller has the writer locked.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: an earlier transaction is in doubt, or the store is not open.
-    pub(super) fn membership_of(&self, writer: &Writer) -> Result<Membership, StoreError> {
-        match self.membership() {
-            Some(membership) if !writer.in_doubt => Ok(membership),
-            _ => {
-                let text = "an earlier change is in doubt, or the database is not open";
-                Err(StoreError::Unavailable(text.into()))
-            }
-        }
+    pub(super) fn open_membership(&self) -> Result<Membership, StoreError> {
+        self.membership().ok_or_else(|| {
+            let text = "an earlier change is in doubt, or the database is not open";
+            StoreError::Unavailable(text.into())
+        })
     }
 
     /// Position in the log of the next transaction on this connection.
@@ -65,7 +64,7 @@ impl MysqlStore {
     /// store, except [`StoreError::Unavailable`] where another instance was first: then nothing was done.
     pub(super) async fn transact(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<(), StoreError> {
         let outrun = || StoreError::Unavailable("another instance changed the rows first".into());
@@ -77,11 +76,12 @@ impl MysqlStore {
     /// instance was first.
     pub(super) async fn attempt(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, StoreError> {
-        let membership = self.membership_of(writer)?;
-        writer.in_doubt = true;
+        let membership = self.open_membership()?;
+        // The outcome is also unknown if this future is dropped meanwhile.
+        let doubt = scopeguard::guard(self, |store| store.set_membership(None));
         let work = self.transact_in(writer, membership, script);
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
@@ -89,22 +89,21 @@ impl MysqlStore {
             Ok(Some(_)) => self.appended(),
             Ok(None) | Err(StoreError::Rejected(_)) => {}
             Err(_) => {
-                self.set_membership(None);
-                writer.session = None;
+                *writer = None;
                 return result;
             }
         }
-        writer.in_doubt = false;
+        ScopeGuard::into_inner(doubt);
         result
     }
 
     async fn transact_in(
         &self,
-        writer: &mut Writer,
+        writer: &mut Option<Session>,
         membership: Membership,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, Fault> {
-        let mut session = match writer.session.take() {
+        let mut session = match writer.take() {
             Some(session) => session,
             None => self.new_writer(membership).await?,
         };
@@ -114,28 +113,28 @@ impl MysqlStore {
             Err(fault) => Err(fault),
         };
         if result.as_ref().err().is_none_or(Fault::leaves_connection) {
-            writer.session = Some(session);
+            *writer = Some(session);
         }
         result
     }
 
     /// Runs one transaction of a checkpoint up to this row of the log. `false`: nothing was left to do.
-    async fn checkpoint_step(&self, writer: &mut Writer, row: u64) -> Result<bool, StoreError> {
+    async fn checkpoint_step(
+        &self,
+        writer: &mut Option<Session>,
+        row: u64,
+    ) -> Result<bool, StoreError> {
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
         };
         let script = async |session: &mut Session, place: LogPlace| {
-            let locks = step
-                .locks
-                .iter()
-                .map(|(_, l)| (&l.id, &l.changes))
-                .collect();
-            let truncation = step.done.map(|up_to| LogTruncation {
-                log: place.membership.log,
-                up_to,
-                rows: step.rows,
-            });
-            commit::checkpoint_script(session, locks, truncation, None, place).await
+            if let Some(up_to) = step.done {
+                let log = &place.membership.log;
+                return commit::truncation_script(log, up_to, step.rows, None, place);
+            }
+            let locks = step.locks.iter();
+            let locks = locks.map(|(_, l)| (&l.id, &l.changes)).collect();
+            commit::checkpoint_script(session, locks, None, place).await
         };
         self.transact(writer, script).await?;
         self.journal.checkpointed(step);
@@ -154,7 +153,10 @@ impl MysqlStore {
     }
 
     /// As [`MysqlStore::checkpoint_all`], with the writer locked, so that nothing is committed in between.
-    pub(super) async fn checkpoint_with(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) async fn checkpoint_with(
+        &self,
+        writer: &mut Option<Session>,
+    ) -> Result<(), StoreError> {
         let row = self.journal.last_with_changes();
         while self.checkpoint_step(writer, row).await? {}
         Ok(())

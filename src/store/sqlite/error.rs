@@ -66,32 +66,9 @@ mod tests {
     use super::*;
     use rusqlite::ffi;
 
-    fn failure(code: i32) -> Error {
-        Error::SqliteFailure(ffi::Error::new(code), None)
-    }
-
-    #[test]
-    fn what_the_content_causes_is_rejected_and_what_the_file_causes_is_not() {
-        for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT_UNIQUE] {
-            assert!(matches!(classify(failure(code)), StoreError::Rejected(_)));
-        }
-        for code in [
-            ffi::SQLITE_FULL,
-            ffi::SQLITE_IOERR_FSYNC,
-            ffi::SQLITE_READONLY,
-            ffi::SQLITE_BUSY,
-            ffi::SQLITE_CORRUPT,
-        ] {
-            assert!(matches!(
-                classify(failure(code)),
-                StoreError::Unavailable(_)
-            ));
-        }
-    }
-
     #[test]
     fn a_file_that_was_usable_before_is_waited_for() {
-        let error = || failure(ffi::SQLITE_CANTOPEN);
+        let error = || Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None);
         assert!(matches!(unopened(error(), false), StoreError::Unusable(_)));
         assert!(matches!(
             unopened(error(), true),

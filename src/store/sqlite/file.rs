@@ -13,8 +13,8 @@ use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
 use super::super::journal::Journal;
-use super::write::{LAYOUT, SqliteWriter};
-use super::{error, read, schema};
+use super::write::SqliteWriter;
+use super::{error, read, row_slots, schema};
 use crate::lock::FencingToken;
 
 /// Number of prepared statements that a connection caches: enough for all there are.
@@ -47,6 +47,7 @@ pub(super) struct DatabaseFile {
     lock: Mutex<Option<File>>,
     /// The file that was opened first. Another file under its path is not served without a restart.
     first: Mutex<Option<Metadata>>,
+    /// A commit usually changes one page of it. Truncating it is one write, whatever the number of rows.
     pub(super) journal: Journal,
 }
 
@@ -66,7 +67,7 @@ impl DatabaseFile {
             pages_max,
             lock: Mutex::default(),
             first: Mutex::default(),
-            journal: Journal::new(LAYOUT),
+            journal: Journal::of_pages(row_slots::ROW_BYTES),
         }
     }
 

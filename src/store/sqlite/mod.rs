@@ -34,9 +34,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::members::Members;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{
-    DocumentSize, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
+    DocumentSize, ListQuery, ListedResource, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
@@ -144,7 +145,7 @@ impl Store for SqliteStore {
         "sqlite"
     }
 
-    async fn open(&self) -> Result<Opened, StoreError> {
+    async fn open(&self) -> Result<(FencingToken, Option<Members>), StoreError> {
         let mut threads = self.threads.lock().await;
         self.drain(&mut threads).await?;
         let file = self.file.clone();
@@ -159,10 +160,7 @@ impl Store for SqliteStore {
         *self.loader.lock() = Some(loader);
         *self.lister.lock() = Some(lister);
         *writer = Some(opened);
-        Ok(Opened {
-            token_floor,
-            members: None,
-        })
+        Ok((token_floor, None))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
 use super::super::columns::{self, ticket_columns};
-use super::super::listing::{self, ListPart, Walk};
+use super::super::listing::{self, ListPart};
 use super::super::snapshot::ResourceId;
 use super::super::{
     DocumentSize, ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource,
@@ -192,11 +192,11 @@ const COUNT_HELD: &str = "SELECT count(*) FROM (SELECT 1 FROM resource_lock \
 const COUNT_NAMES: &str = "SELECT count(*) FROM (SELECT 1 FROM resource \
     WHERE name >= ?1 AND name < coalesce(?2, x'') LIMIT ?3)";
 
-fn is_few(db: &Connection, query: &ListQuery, walk: Walk) -> Result<bool> {
+fn is_few(db: &Connection, query: &ListQuery, walk: ListOrder) -> Result<bool> {
     let up_to = i64::try_from(listing::FEW + 1).unwrap_or(i64::MAX);
     let read = |row: &Row<'_>| count(row, 0);
     let count = match walk {
-        Walk::Names => {
+        ListOrder::Name => {
             let range = (query.prefix.as_str(), query.prefix_end(), up_to);
             db.prepare_cached(COUNT_NAMES)?.query_row(range, read)?
         }
@@ -220,11 +220,11 @@ fn listed(
 /// The statement of one part. `CROSS JOIN` makes SQLite join the tables in the order written.
 fn list_sql(query: &ListQuery, part: ListPart) -> String {
     let from = match part.walk {
-        Walk::Names => "resource r CROSS JOIN resource_lock l ON l.resource = r.nr",
-        Walk::Held => {
+        ListOrder::Name => "resource r CROSS JOIN resource_lock l ON l.resource = r.nr",
+        ListOrder::Held => {
             "resource_lock l INDEXED BY resource_lock_held CROSS JOIN resource r ON r.nr = l.resource"
         }
-        Walk::Waited => {
+        ListOrder::Waiting => {
             "(SELECT resource, count(*) AS waiting FROM resource_ticket GROUP BY resource) w \
              CROSS JOIN resource r ON r.nr = w.resource \
              CROSS JOIN resource_lock l ON l.resource = w.resource"
@@ -313,7 +313,7 @@ fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
     let (ttl, asked_mode) = (optional_ttl(row, 8)?, mode(row, 9)?);
     let key = optional(row, 7, IdempotencyKey::parse)?;
     Ok(TicketRow {
-        ticket: ticket(row)?,
+        ticket: Ticket::from_bits(u128::from_be_bytes(row.get(0)?)),
         seq: unsigned(row, 1)?,
         owner: optional(row, 2, |text| Owner::parse(text).ok())?,
         ttl: optional_ttl(row, 3)?,
@@ -371,11 +371,6 @@ fn all<T>(
     read: fn(&Row<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     db.prepare_cached(sql)?.query_map(values, read)?.collect()
-}
-
-fn ticket(row: &Row<'_>) -> Result<Ticket> {
-    let bytes: [u8; 16] = row.get(0)?;
-    Ok(Ticket::from_bits(u128::from_be_bytes(bytes)))
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
@@ -443,7 +438,7 @@ mod tests {
             .join("\n")
     }
 
-    fn part(walk: Walk, held: Option<bool>, order: ListOrder) -> ListPart {
+    fn part(walk: ListOrder, held: Option<bool>, order: ListOrder) -> ListPart {
         ListPart {
             walk,
             held,
@@ -464,7 +459,7 @@ mod tests {
                 after: after.map(str::to_owned),
                 ..ListQuery::default()
             };
-            let by_name = |held| part(Walk::Names, held, ListOrder::Name);
+            let by_name = |held| part(ListOrder::Name, held, ListOrder::Name);
             let unwaited = ListPart {
                 unwaited: true,
                 ..by_name(None)
@@ -491,7 +486,7 @@ mod tests {
                 prefix: prefix.to_owned(),
                 ..ListQuery::default()
             };
-            let plan = plan(&query, part(Walk::Held, Some(true), ListOrder::Held));
+            let plan = plan(&query, part(ListOrder::Held, Some(true), ListOrder::Held));
             assert!(
                 plan.starts_with("SCAN l USING INDEX resource_lock_held"),
                 "{plan}"

@@ -4,7 +4,7 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::super::columns::ticket_columns;
-use super::super::journal::{self, Journal, Layout};
+use super::super::journal::{self, Journal};
 use super::super::snapshot::{LockChanges, ResourceId, Snapshot, StoredData};
 use super::super::{StoreError, ended};
 use super::error::{away, classify, unread};
@@ -18,13 +18,6 @@ use crate::store::history::{self, PastLease};
 type Nr = i64;
 
 type WriteResult = Result<(), StoreError>;
-
-/// A commit usually changes one page of the journal. Truncating it is one write, whatever the number of rows.
-pub(super) const LAYOUT: Layout = Layout {
-    row_bytes: row_slots::ROW_BYTES,
-    fills_rows: true,
-    truncation_max: u64::MAX,
-};
 
 /// How many names' past leases one transaction writes.
 pub(super) const HISTORY_NAMES_MAX: usize = 200;
@@ -67,10 +60,13 @@ impl SqliteWriter {
         let entry = journal.enter(batch)?;
         let slots = &mut self.row_slots;
         transact(&self.connection, |db| {
-            entry.direct.iter().try_for_each(|s| write(db, s))?;
-            for id in &entry.must_exist {
-                must_exist(find(db, id)?, id)?;
+            for (id, _) in &entry.removed {
+                remove(db, id)?;
             }
+            for id in &entry.must_exist {
+                must_exist(db, id)?;
+            }
+            batch.iter().try_for_each(|s| write(db, s))?;
             let mut rows = entry.rows.iter();
             rows.try_for_each(|(n, changes)| {
                 // SQLite overwrites the row in place, without reading it first.
@@ -172,28 +168,26 @@ fn checkpoint(db: &Connection, id: &ResourceId, changes: &LockChanges) -> WriteR
     }
 }
 
-fn must_exist(found: Option<Nr>, id: &ResourceId) -> Result<Nr, StoreError> {
-    found.ok_or_else(|| StoreError::Rejected(format!("the resource {id} does not exist")))
+fn must_exist(db: &Connection, id: &ResourceId) -> Result<Nr, StoreError> {
+    let missing = || StoreError::Rejected(format!("the resource {id} does not exist"));
+    find(db, id)?.ok_or_else(missing)
 }
 
+/// Writes what of this snapshot is not in the journal.
 fn write(db: &Connection, snapshot: &Snapshot) -> WriteResult {
-    for id in &snapshot.removed {
-        remove(db, id)?;
-    }
     if let Some(token_floor) = snapshot.token_floor {
         raise_token_floor(db, token_floor)?;
     }
-    let nr = match snapshot.created {
-        Some(options) => create(db, snapshot, options)?,
-        None if snapshot.rows() == snapshot.removed.len() => return Ok(()),
-        None => must_exist(find(db, &snapshot.id)?, &snapshot.id)?,
-    };
+    if let Some(options) = snapshot.created {
+        let nr = create(db, snapshot, options)?;
+        write_lock(db, nr, &snapshot.lock)?;
+    }
     if let Some(options) = snapshot.options {
+        let nr = must_exist(db, &snapshot.id)?;
         let sql = "UPDATE resource SET timeout = ?2 WHERE nr = ?1";
         execute(db, sql, params![nr, options.timeout.get()])?;
         write_options(db, nr, options)?;
     }
-    write_lock(db, nr, &snapshot.lock)?;
     for (selector, row) in &snapshot.data {
         match row {
             Some(row) => write_data(db, &snapshot.id, selector, row)?,

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::adopt;
 use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
-use crate::store::StoreError;
 use crate::store::mysql::error::{Fault, code};
 use crate::store::mysql::fence::{self, Membership};
 use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
@@ -269,16 +268,5 @@ async fn restore(
     let indexes = schema::indexes(session, table).await?;
     let sql = definition.restore(table, added, &indexes);
     session.run(sql.as_str()).await?;
-    Ok(())
-}
-
-/// Refuses a database with a revert that was begun and not finished: it has to be finished before anything
-/// else.
-pub(in crate::store::mysql) fn refuse_half_reverted(row: &ServerRow) -> Result<(), StoreError> {
-    if row.step == MigrationStep::Reverting {
-        let text =
-            "a revert of its tables to the PHP server's is not finished; run `revert-to-php` again";
-        return Err(StoreError::Unusable(text.into()));
-    }
     Ok(())
 }

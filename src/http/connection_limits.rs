@@ -1,10 +1,10 @@
-//! How many connections may be open.
+//! How many connections may be open, and how long they may take.
 //!
 //! Beyond `MAX_CONNECTIONS` a few more are accepted, on which only the routes about the server are answered: an
 //! operator must be able to see that the server is full.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,9 +25,14 @@ pub const MALFORMED: &str = "malformed";
 pub const TOO_LARGE: &str = "head_too_large";
 pub const TOO_SLOW: &str = "too_slow";
 
-/// Counts and limits the open connections of all workers.
-pub struct ConnectionLimit {
+/// The limits of all workers' connections, and the number of those that are open.
+pub struct ConnectionLimits {
     max: usize,
+    /// How long a client may take for the TLS handshake, then for the first head, and for the rest of a chunked body
+    /// after the answer.
+    pub head_max: Duration,
+    /// How long it may be from one answer to the end of the next request's head.
+    pub quiet_max: Duration,
     open: AtomicUsize,
     /// The metric of open connections.
     shown: IntGauge,
@@ -35,48 +40,47 @@ pub struct ConnectionLimit {
     refused: IntCounterVec,
 }
 
-/// The permit of one open connection; returned when dropped.
-pub struct Permit {
-    pub limit: Arc<ConnectionLimit>,
-    /// The connection is beyond the limit.
-    pub reserved: bool,
-}
-
-impl ConnectionLimit {
-    pub fn new(max: usize, metrics: &Metrics) -> Arc<ConnectionLimit> {
+impl ConnectionLimits {
+    pub fn new(
+        max: usize,
+        head_max: Duration,
+        quiet_max: Duration,
+        metrics: &Metrics,
+    ) -> ConnectionLimits {
         let refused = metrics.connections_refused_total.clone();
         for reason in REASONS {
             refused.with_label_values(&[reason]);
         }
-        Arc::new(ConnectionLimit {
+        ConnectionLimits {
             max,
+            head_max,
+            quiet_max,
             open: AtomicUsize::new(0),
             shown: metrics.connections.clone(),
             refused,
-        })
+        }
     }
 
-    /// A permit for a new connection; `None` if both the limit and the reserve are used up.
-    pub fn take(self: &Arc<Self>) -> Option<Permit> {
+    /// Counts a connection until [`ConnectionLimits::close`]. Returns whether it is beyond the limit; `None` if the
+    /// reserve is used up too: then it is not counted.
+    pub fn open(&self) -> Option<bool> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         self.shown.inc();
-        let permit = Permit {
-            limit: self.clone(),
-            reserved: before >= self.max,
-        };
-        (before < self.max + RESERVED).then_some(permit)
+        if before >= self.max + RESERVED {
+            self.close();
+            return None;
+        }
+        Some(before >= self.max)
+    }
+
+    pub fn close(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.shown.dec();
     }
 
     /// Counts a connection that was refused. `reason`: one of [`REASONS`].
     pub fn count_refusal(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.limit.open.fetch_sub(1, Ordering::Relaxed);
-        self.limit.shown.dec();
     }
 }
 

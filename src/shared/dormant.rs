@@ -5,7 +5,6 @@ use std::sync::Arc;
 use actix::ArbiterHandle;
 
 use crate::lock::{RequestId, SuspendedLease, WallMillis};
-use crate::resource::status::ResourceStatus;
 use crate::shared::server_state::ServerState;
 
 /// Since when a lock is held, `None` if it is free. While it is held it counts as one held lock in the metrics.
@@ -55,15 +54,4 @@ pub struct DormantLease {
     pub home: ArbiterHandle,
     /// Requests that may have been told of the lease and whose clients vanished since it was suspended.
     pub vanished: Vec<RequestId>,
-}
-
-impl DormantLease {
-    pub fn status(&self) -> ResourceStatus {
-        ResourceStatus {
-            waiting: 0,
-            waits_since: None,
-            locked: true,
-            held_since: self.held.get(),
-        }
-    }
 }
