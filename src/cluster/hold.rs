@@ -9,8 +9,10 @@ use crate::shared::gate::Closed;
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 
-/// Longest pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Shortest and longest pause between two tries. It is a quarter of the time for which the request is held: a slot that
+/// is given moves within a tenth of a second, and a take-over takes seconds.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// The time for which one request is held.
 pub struct Hold {
@@ -46,7 +48,8 @@ impl Hold {
         }
         metrics.forwarded_requests_held.inc();
         let _held = scopeguard::guard(&metrics.forwarded_requests_held, |held| held.dec());
-        let until = self.until.min(now + RETRY_PAUSE);
+        let pause = (self.elapsed() / 4).clamp(RETRY_MIN, RETRY_MAX);
+        let until = self.until.min(now + pause);
         let _ = timeout_at(until, self.view.changed()).await;
         metrics.forwarded_retries_total.inc();
         Ok(())
