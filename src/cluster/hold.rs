@@ -9,8 +9,8 @@ use crate::shared::gate::Closed;
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 
-/// Shortest and longest pause between two tries. It is a quarter of the time for which the request is held: a slot that
-/// is given moves within a tenth of a second, and a take-over takes seconds.
+/// Shortest and longest pause between two tries. In between it is a quarter of the time for which the request has been
+/// held: a slot that is given moves within about a tenth of a second, and a take-over takes seconds.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(50);
 

@@ -233,6 +233,8 @@ impl PeerEvents {
             })?;
             self.link.send(&RequestFrame::Taken(self.question));
             let PeerReply::Events { missed, events } = piece else {
+                // The other instance sends nothing more. Whoever asks again must hear that too.
+                self.pieces.close();
                 return Err(TryRecvError::Closed);
             };
             self.events = events.into_iter();

@@ -214,18 +214,18 @@ pub fn key_hash(key: &str) -> String {
 }
 
 /// # Errors
-/// A sentence with the number of the line. It has no value of the file: that may be a key in the wrong place.
+/// A sentence. It has no value of the file: that may be a key in the wrong place.
 fn read_file(path: &Path) -> Result<Vec<Arc<ScopedKey>>, String> {
     parse(&sources::read_text(path).map_err(|error| error.to_string())?)
 }
 
 fn parse(text: &str) -> Result<Vec<Arc<ScopedKey>>, String> {
     let file: KeysFile = toml::from_str(text).map_err(|error| {
-        let line = error
-            .span()
-            .map(|span| text[..span.start].lines().count().max(1));
-        let line = line.map_or_else(String::new, |line| format!("line {line}: "));
-        format!("{line}{}", without_value(text, &error))
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or_else(String::new, |before| {
+            format!("line {}: ", before.matches('\n').count() + 1)
+        });
+        line + &without_value(error.message())
     })?;
     if file.key.is_empty() {
         // A file that is rewritten in place is empty for a moment; that must not revoke every key in it.
@@ -235,36 +235,27 @@ fn parse(text: &str) -> Result<Vec<Arc<ScopedKey>>, String> {
 }
 
 /// The message of the parser, without the value that it is about.
-fn without_value(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message();
-    let value = error.span().and_then(|span| text.get(span));
-    let value = value.map_or("", |value| value.trim_matches(['"', '\'']));
-    let has_none = ACCEPTED.contains(&message) || message.starts_with("unknown field");
-    match value.is_empty() || has_none {
-        true => message.to_owned(),
-        false => message.replace(value, "…"),
+fn without_value(message: &str) -> String {
+    let has_value = message.starts_with("invalid ") || message.starts_with("unknown variant ");
+    match message.rsplit_once(", expected ") {
+        _ if !has_value => message.to_owned(),
+        Some((_, expected)) => format!("this value is not accepted; accepted is {expected}"),
+        None => "this value is not accepted".to_owned(),
     }
 }
-
-/// What is accepted as a name, a digest, prefixes and a date.
-const ACCEPTED: [&str; 4] = [
-    "name takes 1 to 64 visible ASCII characters",
-    "sha256 takes the 64 hexadecimal digits that hash-key prints",
-    "prefixes is empty; [\"\"] stands for all names",
-    "expires takes a date such as 2027-01-31",
-];
 
 fn name<'de, D: Deserializer<'de>>(value: D) -> Result<SmolStr, D::Error> {
     let name = SmolStr::deserialize(value)?;
     let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
     let fits = (1..=64).contains(&name.len()) && is_visible;
     fits.then_some(name)
-        .ok_or_else(|| D::Error::custom(ACCEPTED[0]))
+        .ok_or_else(|| D::Error::custom("name takes 1 to 64 visible ASCII characters"))
 }
 
 fn digest<'de, D: Deserializer<'de>>(value: D) -> Result<[u8; 32], D::Error> {
     let text = String::deserialize(value)?;
-    let refused = || D::Error::custom(ACCEPTED[1]);
+    let refused =
+        || D::Error::custom("sha256 takes the 64 hexadecimal digits that hash-key prints");
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refused());
     }
@@ -280,12 +271,12 @@ fn prefixes<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error
     let prefixes = Vec::deserialize(value)?;
     let fits = !prefixes.is_empty();
     fits.then_some(prefixes)
-        .ok_or_else(|| D::Error::custom(ACCEPTED[2]))
+        .ok_or_else(|| D::Error::custom("prefixes is empty; [\"\"] stands for all names"))
 }
 
 /// The end of this day in UTC: a key is still accepted on the day on which it expires.
 fn end_of_day<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SystemTime>, D::Error> {
-    let refused = || D::Error::custom(ACCEPTED[3]);
+    let refused = || D::Error::custom("expires takes a date such as 2027-01-31");
     let date = Datetime::deserialize(value)?;
     let (Some(_), None) = (date.date, date.time) else {
         return Err(refused());
@@ -343,6 +334,8 @@ mod tests {
     fn a_key_in_the_wrong_place_is_not_shown() {
         for line in [
             "rights = \"clear-key\"",
+            "rights = \"clear\\u002dkey\"",
+            "rights = \"\"\"\nclear-key\"\"\"",
             "rights = \"read\"\nprefixes = \"clear-key\"",
         ] {
             let refused = parse(&entry(line)).unwrap_err();
@@ -354,13 +347,23 @@ mod tests {
     #[test]
     fn what_is_not_accepted_is_named() {
         for (more, part) in [
-            ("rights = \"all\"\nprefixes = [\"\"]", "line 4"),
+            (
+                "rights = \"all\"\nprefixes = [\"\"]",
+                "line 4: this value is not accepted; accepted is one of `read`",
+            ),
             (
                 "rights = \"read\"\nprefixes = []",
                 "line 5: prefixes is empty",
             ),
-            ("rights = \"read\"", "prefixes"),
-            ("rights = \"read\"\nprefixes = [\"\"]\nkey = \"x\"", "key"),
+            (
+                "rights = \"read\"\nprefixes = \"all\"",
+                "line 5: this value is not accepted; accepted is a sequence",
+            ),
+            ("rights = \"read\"", "line 1: missing field `prefixes`"),
+            (
+                "rights = \"read\"\nprefixes = [\"\"]\nkey = \"x\"",
+                "line 6: unknown field `key`",
+            ),
             (
                 "rights = \"read\"\nprefixes = [\"\"]\nexpires = 10:00:00",
                 "line 6: expires takes a date such as 2027-01-31",

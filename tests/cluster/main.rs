@@ -314,6 +314,20 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
 }
 
 #[actix_rt::test]
+async fn a_stream_of_events_whose_end_was_passed_over_says_it_again() {
+    let group = Group::start(2).await;
+    let mut reader = group.at(0).cluster.follow("").await.unwrap();
+    let gate = &group.at(1).server.gate;
+    gate.close(Closed::StoreAway);
+    group
+        .until(|| matches!(reader.try_next(), Err(TryRecvError::Closed)))
+        .await;
+    // Nothing shows any more that events were missed meanwhile.
+    gate.open();
+    assert!(matches!(reader.try_next(), Err(TryRecvError::Closed)));
+}
+
+#[actix_rt::test]
 async fn a_wait_ends_with_the_instance_where_it_was_asked_for() {
     let group = Group::start(2).await;
     for owner in 0..2 {

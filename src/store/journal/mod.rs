@@ -49,7 +49,7 @@ pub(super) struct PendingChanges {
     pub changes: LockChanges,
     /// Number of the last change, unique in this journal: it differs after each change.
     stamp: u64,
-    /// These are all changes of the lock since its resource was created, and no document was written.
+    /// In `newer`: these are all changes of the lock since its resource was created, and it has never had a document.
     is_new: bool,
 }
 
@@ -102,8 +102,8 @@ pub(super) struct JournalEntry<'e> {
     /// Rows to be written to the journal, with their numbers. A row that exists already is overwritten by one
     /// that has more in it.
     pub rows: Vec<(u64, Vec<u8>)>,
-    /// Resources whose existence is to be checked. Those with pending changes are known to exist, but the tables are
-    /// asked where they are written.
+    /// Resources whose existence is to be checked: those that are changed in the tables, and those without pending
+    /// changes, which would show that they exist.
     pub must_exist: Vec<&'e ResourceId>,
 }
 

@@ -35,8 +35,9 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
     json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
 }
 
-/// The beginnings of the statements that delete resources, and their lock rows and documents; the ids follow.
+/// The beginnings of the statements that delete resources; the ids follow.
 const REMOVED: [&str; 2] = ["DELETE FROM resource WHERE id IN (", NO_OPTIONS];
+/// The same for the lock rows and documents of resources that may have some.
 const REMOVED_ROWS: [&str; 5] = [
     "DELETE FROM resource_data WHERE id_resource IN (",
     "DELETE FROM resource_lock WHERE id_resource IN (",

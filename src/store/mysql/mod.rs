@@ -223,6 +223,12 @@ impl Store for MysqlStore {
     }
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
+        // It changes the tables, over which a load lays what is in the journal.
+        debug_assert_eq!(
+            self.journal.len(),
+            0,
+            "tokens are raised right after opening"
+        );
         let mut writer = self.writer.lock().await;
         let script = async |_: &mut Session, place| commit::raising_script(above, place);
         self.transact(&mut writer, script).await
