@@ -19,10 +19,13 @@ impl Persistence {
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
         // If the incarnation is another one, the registry gave up a commit that hangs, and its notice is on its way.
         let incarnation = self.server.incarnation();
-        let serves = self.commits.lock().incarnation == Some(incarnation);
-        let batch = match serves && self.in_flight.is_empty() {
-            true => self.commits.lock().take(),
-            false => None,
+        let batch = {
+            let mut commits = self.commits.lock();
+            let serves = commits.incarnation == Some(incarnation);
+            match serves && self.in_flight.is_empty() {
+                true => commits.take(),
+                false => None,
+            }
         };
         let Some(batch) = batch else {
             return self.count();

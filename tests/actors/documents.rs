@@ -14,6 +14,11 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, DEADLINE, NEVER, acquire, name, read, selector, write};
 
+async fn until_nothing_is_in_memory(bed: &Bed) {
+    let nothing = |server: &ServerState| server.budget.lock().used() == 0;
+    bed.until("no document is in memory", nothing).await;
+}
+
 #[test]
 fn a_waiter_gets_its_document_however_small_the_cache_is() {
     System::new().block_on(async {
@@ -33,8 +38,7 @@ fn a_waiter_gets_its_document_however_small_the_cache_is() {
         };
         assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
         assert_eq!(&*document.expect("its document").json, b"7");
-        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
-        bed.until("it leaves memory then", nothing).await;
+        until_nothing_is_in_memory(&bed).await;
     });
 }
 
@@ -143,8 +147,7 @@ fn a_document_that_is_written_while_it_is_loaded_is_read_as_it_was_written() {
         let bed = Bed::start(0, NEVER).await;
         bed.create("printer").await;
         bed.put("printer", "s", "7").await;
-        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
-        bed.until("it has left memory", nothing).await;
+        until_nothing_is_in_memory(&bed).await;
         bed.store.loads_held_up.store(true, Ordering::SeqCst);
         let reader = bed.begin("printer", read("s")).await;
         bed.put("printer", "s", "9").await;
@@ -154,7 +157,7 @@ fn a_document_that_is_written_while_it_is_loaded_is_read_as_it_was_written() {
             panic!("{reply:?}");
         };
         assert_eq!(&*document.json, b"9");
-        bed.until("it leaves memory again", nothing).await;
+        until_nothing_is_in_memory(&bed).await;
     });
 }
 
@@ -173,8 +176,7 @@ fn a_document_that_is_deleted_while_it_is_loaded_stays_deleted() {
         *bed.store.refused.lock().unwrap() = None;
         let seven = bed.ask("printer", read("s")).await;
         assert!(matches!(seven, Reply::Read { .. }), "{seven:?}");
-        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
-        bed.until("it has left memory", nothing).await;
+        until_nothing_is_in_memory(&bed).await;
         bed.store.loads_held_up.store(true, Ordering::SeqCst);
         let reader = bed.begin("printer", read("s")).await;
         let delete = Op::DeleteSelector {

@@ -146,7 +146,7 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
 }
 
 /// A page of the names with one of these prefixes, as if no other names existed.
-async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Result<Page, ApiError> {
+async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Result<Page, Closed> {
     let asked = query.prefix.clone();
     let covers = prefixes.iter().any(|prefix| asked.starts_with(prefix));
     let narrower = prefixes.iter().filter(|prefix| prefix.starts_with(&asked));
@@ -160,13 +160,7 @@ async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Resu
             prefix,
             ..query.clone()
         };
-        pages.push(
-            req.worker
-                .cluster
-                .page(part)
-                .await
-                .map_err(ApiError::Closed)?,
-        );
+        pages.push(req.worker.cluster.page(part).await?);
     }
     Ok(Page::merged(pages, &query))
 }
@@ -178,16 +172,14 @@ pub async fn list(req: Rc<Request>) -> Response {
     let key = req.authenticate()?;
     let listing = async {
         match key.prefixes(Right::Read) {
-            None => {
-                let page = req.worker.cluster.page(query).await;
-                page.map_err(ApiError::Closed)
-            }
+            None => req.worker.cluster.page(query).await,
             Some(prefixes) => page_within(&req, query, &prefixes).await,
         }
     };
     let limit = Duration::from_millis(req.worker.server().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
-    let page = page.unwrap_or(Err(ApiError::Closed(Closed::ListingTooLong)))?;
+    let page = page.unwrap_or(Err(Closed::ListingTooLong));
+    let page = page.map_err(ApiError::Closed)?;
     let next = page.next.as_ref().map(ResourceName::as_str);
     let body = response_bodies::listed(&page.resources, next);
     Ok(json_text(HttpResponse::Ok(), body))

@@ -178,7 +178,6 @@ impl Journal {
         }
         let is_unknown = |s: &&Snapshot| self.is_entered(s) && !state.knows(s);
         let existing = batch.iter().filter(|s| s.created.is_none());
-        let changes_tables = |s: &Snapshot| s.options.is_some() || !s.data.is_empty();
         let unsure = existing.filter(|s| changes_tables(s) || is_unknown(s));
         let must_exist = unsure.map(|snapshot| &snapshot.id).collect();
         let mut entry = JournalEntry {
@@ -374,12 +373,15 @@ impl State {
     }
 }
 
+/// Whether this snapshot writes to the tables, besides what it removes and the rows of its lock.
+fn changes_tables(snapshot: &Snapshot) -> bool {
+    snapshot.created.is_some() || snapshot.options.is_some() || !snapshot.data.is_empty()
+}
+
 impl JournalEntry<'_> {
     /// Whether the batch changes the tables, too.
     pub fn changes_tables(&self) -> bool {
-        let changes =
-            |s: &Snapshot| s.created.is_some() || s.options.is_some() || !s.data.is_empty();
-        !self.removed.is_empty() || self.batch.iter().any(changes)
+        !self.removed.is_empty() || self.batch.iter().any(changes_tables)
     }
 
     /// Records that the transaction of this entry is committed.
