@@ -122,7 +122,8 @@ impl App {
         let mut arbiters = vec![finding, writing];
         let certificate = settings.http.tls.as_ref();
         let certificate = certificate.map(|read| Certificate::new(read, &server.metrics));
-        let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
+        let tls = certificate.as_ref().map(spoken_tls).transpose()?;
+        let (tls, tls_to_peers) = tls.unzip();
         arbiters.extend(lease.map(|lease| start_monitoring(&server, router.clone(), lease)));
         let router_of_peers = router.clone();
         let with_peers = |builder: ServerBuilder| match peers.zip(lease) {
@@ -171,9 +172,6 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP, and when a file of settings changes,
     /// the settings are read again with `load`. `signals`: of [`catch_signals`].
-    ///
-    /// # Errors
-    /// As [`App::run_until`].
     pub async fn run_until_stopped(
         self,
         signals: [Signal; 3],
@@ -199,7 +197,7 @@ impl App {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            actix_rt::spawn(end_at_second_interrupt());
+            actix_rt::spawn(end_at_next_interrupt(interrupt));
             why
         };
         let ended = self.run_until(stop).await;
@@ -306,27 +304,22 @@ async fn finish_requests(server: &ServerState, deadline: Instant) {
     }
 }
 
-/// Ends the process at the second SIGINT: the operator does not want to wait for the shutdown.
-async fn end_at_second_interrupt() {
-    if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
-        interrupt.recv().await;
-        log::warn!("SIGINT again: ending at once; everything that was acknowledged is stored");
-        crate::logging::finish(Duration::from_millis(100));
-        std::process::exit(130);
-    }
+/// Ends the process at a SIGINT during the shutdown: the operator does not want to wait for its end.
+async fn end_at_next_interrupt(mut interrupt: Signal) {
+    interrupt.recv().await;
+    log::warn!("SIGINT again: ending at once; everything that was acknowledged is stored");
+    crate::logging::finish(Duration::from_millis(100));
+    std::process::exit(130);
 }
 
-/// The TLS configurations for clients and for other instances. `None`: TLS is not configured.
+/// The TLS configurations for clients and for other instances.
 fn spoken_tls(
-    certificate: Option<&Arc<Certificate>>,
-) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, Failure> {
-    let both = |certificate: &Arc<Certificate>| {
-        let to_clients = tls::server_config(certificate.clone())?;
-        let to_peers = peer_tls::acceptor(certificate.clone())?;
-        Ok::<_, rustls::Error>((to_clients, to_peers))
-    };
-    let spoken = certificate.map(both).transpose();
-    spoken.map_err(failed("cannot serve TLS"))
+    certificate: &Arc<Certificate>,
+) -> Result<(Arc<rustls::ServerConfig>, TlsAcceptor), Failure> {
+    let refused = failed::<rustls::Error>("cannot serve TLS");
+    let to_clients = tls::server_config(certificate.clone()).map_err(&refused)?;
+    let to_peers = peer_tls::acceptor(certificate.clone()).map_err(&refused)?;
+    Ok((to_clients, to_peers))
 }
 
 /// Logs where the server listens, its store, its profile and its settings.
@@ -350,9 +343,6 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
 
 /// Begins to handle SIGTERM, SIGINT and SIGHUP, in this order: from here on none of them ends the process by itself,
 /// and none is lost. To be called before [`App::build`], which may take a while.
-///
-/// # Errors
-/// The system does not let a signal be handled.
 pub fn catch_signals() -> Result<[Signal; 3], Failure> {
     let caught = |kind| signal(kind).map_err(failed("cannot handle signals"));
     Ok([

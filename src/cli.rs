@@ -17,8 +17,8 @@ use std::io::{BufRead as _, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ContextKind;
+use clap::{Parser, Subcommand};
 
 use crate::config::variables::VARIABLES;
 use crate::config::{EXIT_CONFIG, Settings, key_hash};
@@ -82,15 +82,16 @@ pub enum CliCommand {
     Lock(Box<LockArgs>),
     #[command(flatten)]
     Verb(Verb),
+    // The names of hidden commands resemble no other, so that no tip for a misspelt one names them.
     /// Wait until the guard process knows this process, then become the command that `lock` runs
     #[command(hide = true)]
-    LockCommand {
+    GuardedCommand {
         #[arg(last = true)]
         command: Vec<OsString>,
     },
     /// The guard process of `lock`: kill the command when the lock or its holder is gone
     #[command(hide = true)]
-    LockGuard { socket: String },
+    GuardProcess { socket: String },
 }
 
 impl Cli {
@@ -99,10 +100,7 @@ impl Cli {
         self.command.clone().unwrap_or_default()
     }
 
-    /// The settings, from `--config` if given.
-    ///
-    /// # Errors
-    /// As [`Settings::load`]; [`refuse`] prints them.
+    /// The settings, from `--config` if given; or what [`refuse`] prints.
     pub fn settings(&self) -> Result<Settings, String> {
         Settings::load(self.config.clone())
     }
@@ -111,9 +109,12 @@ impl Cli {
 /// Parses the command line. If it asks for the help or the version, or is wrong, prints the text and ends the
 /// process.
 pub fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
+    Cli::try_parse().unwrap_or_else(|mut error| {
         let command = named_command(std::env::args_os().skip(1));
-        let error = with_useful_tips(error, command.as_deref());
+        if command.as_deref() == Some("lock") {
+            // The tip to put a name that begins with `-` after `--`, where the command stands.
+            error.remove(ContextKind::Suggested);
+        }
         // Client verbs exit with 64 and not 2: `lock` passes on the exit code of its command.
         let of_client = command.is_some_and(|name| name == "lock" || Verb::has_subcommand(&name));
         if !error.use_stderr() || !of_client {
@@ -122,26 +123,6 @@ pub fn parse() -> Cli {
         let _ = error.print();
         std::process::exit(remote::EXIT_USAGE.into());
     })
-}
-
-/// The error without the tips that help nobody: commands that are hidden; and for `lock`, whose command follows after
-/// `--`, that a name may follow there.
-fn with_useful_tips(mut error: clap::Error, command: Option<&str>) -> clap::Error {
-    let all = Cli::command();
-    let is_shown = |name: &String| all.find_subcommand(name).is_some_and(|c| !c.is_hide_set());
-    if let Some(ContextValue::Strings(mut similar)) = error.remove(ContextKind::SuggestedSubcommand)
-    {
-        similar.retain(is_shown);
-        if !similar.is_empty() {
-            let similar = ContextValue::Strings(similar);
-            error.insert(ContextKind::SuggestedSubcommand, similar);
-        }
-    }
-    if command == Some("lock") && error.get(ContextKind::Suggested).is_some() {
-        let tips = vec!["lock takes no name that begins with '-'".into()];
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-    }
-    error
 }
 
 /// The name of the command among the arguments. Only `--config` may stand before it.
@@ -219,6 +200,8 @@ fn environment_and_exit_codes() -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -251,18 +234,6 @@ mod tests {
         for arguments in [&["--config"][..], &["--config", "lock"], &[]] {
             assert_eq!(named(arguments), None, "{arguments:?}");
         }
-    }
-
-    #[test]
-    fn tips_name_what_helps() {
-        let told = |arguments: &[&str]| {
-            let error = Cli::try_parse_from([&["x"][..], arguments].concat()).unwrap_err();
-            with_useful_tips(error, arguments.first().copied()).to_string()
-        };
-        let hidden = told(&["lock-gard"]);
-        assert!(!hidden.contains("lock-guard"), "{hidden}");
-        let elsewhere = told(&["show", "-x"]);
-        assert!(elsewhere.contains("-- -x"), "{elsewhere}");
     }
 
     #[test]

@@ -66,9 +66,6 @@ impl Write for LogQueue {
 
 /// Starts logging to standard error; `filter` is as in `RUST_LOG`. If the process has a logger already, that stays.
 /// A panic becomes a line of the log as well.
-///
-/// # Errors
-/// The writing thread cannot be started.
 pub fn start(filter: &str) -> io::Result<()> {
     let (queue, lines) = sync_channel(QUEUE_LINES);
     thread::Builder::new()
@@ -94,25 +91,11 @@ pub fn set_filter(filter: &str) {
     }
 }
 
-/// Logs the error with which the process ends. If the filter hides that line, writes the error to standard error: the
-/// operator must see why the server does not run.
+/// Logs the error with which the process ends, whatever the filter hides: the operator must see why the server does not
+/// run.
 pub fn end_with(error: &str) {
-    const PROGRAM: &str = "small_resource_server";
-    log::error!(target: PROGRAM, "{error}");
-    // A filter such as `info/pattern` also hides lines of a level that it shows.
-    let is_shown = |logger: &Replaceable| {
-        logger.logger.load().matches(
-            &Record::builder()
-                .level(log::Level::Error)
-                .target(PROGRAM)
-                .args(format_args!("{error}"))
-                .build(),
-        )
-    };
-    if !LOGGER.get().is_some_and(is_shown) {
-        // If standard error is closed, there is nowhere to report it.
-        let _ = writeln!(io::stderr(), "{error}");
-    }
+    set_filter("error");
+    log::error!(target: "small_resource_server", "{error}");
 }
 
 /// Lines that were dropped since the start because the queue was full.

@@ -1,5 +1,6 @@
 //! The binary: reads the command line, then the settings if the command needs them, and runs the command.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,35 +26,31 @@ fn main() -> ExitCode {
         CliCommand::HashKey => cli::hash_key(),
         CliCommand::Lock(args) => cli::lock(&args),
         CliCommand::Verb(verb) => verb.run(),
-        CliCommand::LockCommand { command } => cli::become_command(&command),
-        CliCommand::LockGuard { socket } => cli::watch_over(&socket),
-        CliCommand::Healthcheck => with(settings(), |settings| cli::healthcheck(&settings)),
-        CliCommand::CheckConfig => with(settings(), |settings| cli::check_config(&settings)),
-        CliCommand::AfterRestore { above } => {
-            with(settings(), |settings| cli::after_restore(&settings, above))
-        }
-        CliCommand::RevertToPhp { yes } => {
-            with(settings(), |settings| cli::revert_to_php(&settings, yes))
-        }
+        CliCommand::GuardedCommand { command } => cli::become_command(&command),
+        CliCommand::GuardProcess { socket } => cli::watch_over(&socket),
+        CliCommand::Healthcheck => with(settings(), cli::healthcheck),
+        CliCommand::CheckConfig => with(settings(), cli::check_config),
+        CliCommand::AfterRestore { above } => with(settings(), |s| cli::after_restore(s, above)),
+        CliCommand::RevertToPhp { yes } => with(settings(), |s| cli::revert_to_php(s, yes)),
         CliCommand::Serve => {
             let settings = settings();
-            with(settings, |settings| {
-                serve(settings, Box::new(move || line.settings()))
-            })
+            let load = Box::new(move || line.settings());
+            with(settings, |settings| serve(settings.clone(), load))
         }
     }
 }
 
-fn with(settings: Result<Settings, String>, act: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+fn with(settings: Result<Settings, String>, act: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {
     match settings {
-        Ok(settings) => act(settings),
+        Ok(settings) => act(&settings),
         Err(problems) => cli::refuse(&problems),
     }
 }
 
 fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
     if let Err(error) = logging::start(&settings.log_filter) {
-        logging::end_with(&format!("cannot start the log: {error}"));
+        // If standard error is closed, there is nowhere to report it.
+        let _ = writeln!(std::io::stderr(), "cannot start the log: {error}");
         return ExitCode::FAILURE;
     }
     let result = actix_rt::System::new().block_on(async move {

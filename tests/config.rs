@@ -8,9 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use small_resource_server::config::variables::{CONFIG_FILE, VARIABLES};
-use small_resource_server::config::{
-    EXIT_CONFIG, Right, Secret, SettingOrigin, Settings, StoreKind,
-};
+use small_resource_server::config::{EXIT_CONFIG, Right, SettingOrigin, Settings, StoreKind};
 use small_resource_server::lock::{Profile, Seconds, Terms};
 use small_resource_server::store::mysql::{Options, Tls};
 
@@ -56,14 +54,10 @@ fn from_file(text: &str) -> Result<Settings, String> {
     Settings::from_pairs([], Some((PathBuf::from("test.conf"), text.to_owned())))
 }
 
-/// The keys for all names, the current ones first.
-fn plain_keys(settings: &Settings) -> impl Iterator<Item = &(Right, Secret)> {
-    settings.keys.current.iter().chain(&settings.keys.previous)
-}
-
 /// The keys that carry this right and no more, the current one first.
 fn keys_with(right: Right, settings: &Settings) -> Vec<&str> {
-    let keys = plain_keys(settings).filter(|(of_key, _)| *of_key == right);
+    let keys = settings.keys.plain();
+    let keys = keys.filter(|(of_key, _)| *of_key == right);
     keys.map(|(_, key)| key.expose()).collect()
 }
 
@@ -234,7 +228,7 @@ fn every_variable_has_an_effect() {
 
 /// All there is, secrets too, without where it came from.
 fn fingerprint(settings: &Settings) -> String {
-    let keys: Vec<_> = plain_keys(settings).map(|(_, key)| key.expose()).collect();
+    let keys: Vec<_> = settings.keys.plain().map(|(_, key)| key.expose()).collect();
     let password = match &settings.store {
         StoreKind::Mysql(mysql) => &mysql.password,
         _ => "",
@@ -357,7 +351,7 @@ fn a_wrong_mysql_host_is_not_taken_for_a_missing_one_and_back() {
 }
 
 #[test]
-fn a_password_is_taken_as_it_is() {
+fn a_password_is_taken_as_it_is_and_not_shown() {
     for password in [
         "p$HOME#x",
         "a'b",
@@ -372,6 +366,8 @@ fn a_password_is_taken_as_it_is() {
         let settings = with(&[("MYSQL_HOST", "database"), ("MYSQL_PASSWORD", password)]);
         assert_eq!(mysql(&settings).password, password);
     }
+    let settings = with(&[("MYSQL_HOST", "database"), ("MYSQL_PASSWORD", "hunter2")]);
+    assert!(!format!("{:?}", mysql(&settings)).contains("hunter2"));
 }
 
 #[test]
@@ -921,8 +917,8 @@ fn the_environment_wins_over_the_file_and_both_are_known() {
 
 #[test]
 fn the_last_of_two_lines_for_one_variable_counts() {
-    let text =
-        "RESOURCE_READ=r\nRESOURCE_READ_LOCK=l\nRESOURCE_WRITE=w\nHTTP_PORT=1\nHTTP_PORT=2\n";
+    // The last one ends with a space and without a line end.
+    let text = "RESOURCE_READ=r\nRESOURCE_READ_LOCK=l\nRESOURCE_WRITE=w\nHTTP_PORT=1\nHTTP_PORT=2 ";
     assert_eq!(from_file(text).unwrap().http.port, 2);
 }
 
@@ -960,11 +956,13 @@ fn the_summary_shows_what_was_set_with_its_origin() {
 
 #[test]
 fn secrets_are_shown_nowhere() {
-    let settings = Settings::from_pairs(every_variable_set(), None).unwrap();
-    let summary = settings.summary_with_defaults();
-    let shown = format!("{settings:?} {settings:#?} {summary}");
-    assert!(!shown.contains("topsecret"), "{shown}");
-    assert!(shown.contains("(hidden)"));
+    for set in [every_variable_set(), owned(&[("API_KEY", "topsecret")])] {
+        let settings = Settings::from_pairs(set, None).unwrap();
+        let summary = settings.summary_with_defaults();
+        let shown = format!("{settings:?} {settings:#?} {summary}");
+        assert!(!shown.contains("topsecret"), "{shown}");
+        assert!(shown.contains("(hidden)"));
+    }
     let mut broken = every_variable_set();
     broken.push(("HTTP_PORT".into(), "x".into()));
     broken.push(("RESOURCE_READ".into(), "topsecret\n".into()));
@@ -989,11 +987,11 @@ fn a_misspelt_name_is_warned_about_without_its_value() {
         warnings[0].contains("HTTP_PROT in the environment") && warnings[0].ends_with("HTTP_PORT?")
     );
     assert!(
-        warnings[1].contains("MYSQL_USER_FILE in the environment")
-            && warnings[1].ends_with("MYSQL_USER? Only a secret can be in a file of its own.")
+        warnings[2].contains("MYSQL_USER_FILE in the environment")
+            && warnings[2].ends_with("MYSQL_USER? Only a secret can be in a file of its own.")
     );
     assert!(
-        warnings[2].contains("MYSQL_PASWORD in x.conf") && warnings[2].contains("MYSQL_PASSWORD?")
+        warnings[1].contains("MYSQL_PASWORD in x.conf") && warnings[1].contains("MYSQL_PASSWORD?")
     );
     let printed = settings.summary_with_defaults();
     assert!(

@@ -410,7 +410,7 @@ fn files_import_each_other_in_no_circle() {
 }
 
 /// Structs, enums and traits outside test modules. To be lowered when some go; a new one has to be worth its name.
-const TYPES_MAX: usize = 224;
+const TYPES_MAX: usize = 223;
 
 /// What this line declares: the kind, and its name.
 fn declared(line: &str) -> Option<(&str, &str)> {

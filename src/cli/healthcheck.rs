@@ -28,9 +28,6 @@ pub fn healthcheck(settings: &Settings) -> ExitCode {
 }
 
 fn probe(http: &HttpSettings, time_max: Duration) -> Result<(), String> {
-    if http.port == 0 {
-        return Err("HTTP_PORT is 0, so the port of the running server is not known here.".into());
-    }
     let address = SocketAddr::new(reachable(http.host), http.port);
     let answer = actix_rt::System::new().block_on(ask(address, http.tls.is_some(), time_max));
     match answer {
@@ -146,11 +143,6 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_answers_200_is_healthy() {
-        assert_eq!(probe_answered(HEALTHY), Ok(()));
-    }
-
-    #[test]
     fn a_server_that_listens_everywhere_is_asked_on_its_loopback() {
         let (address, server) = answering("0.0.0.0", |stream| exchange(stream, HEALTHY));
         let http = settings(Ipv4Addr::UNSPECIFIED.into(), address.port());
@@ -202,12 +194,6 @@ mod tests {
     }
 
     #[test]
-    fn any_free_port_cannot_be_asked() {
-        let reason = probe(&settings(Ipv4Addr::LOCALHOST.into(), 0), SHORT).unwrap_err();
-        assert!(reason.contains("HTTP_PORT"), "{reason}");
-    }
-
-    #[test]
     fn a_server_with_tls_is_asked_over_tls_whatever_its_certificate_says() {
         let (_, certified) = settings_with(&TLS, Ipv4Addr::LOCALHOST.into(), 0)
             .tls
@@ -225,18 +211,5 @@ mod tests {
         let http = settings_with(&TLS, address.ip(), address.port());
         assert_eq!(probe(&http, GENEROUS), Ok(()));
         assert_eq!(server.join().unwrap(), REQUEST);
-    }
-
-    #[test]
-    fn a_server_without_tls_where_tls_is_configured_is_unhealthy() {
-        let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
-        let (address, server) = answering("127.0.0.1", move |mut stream| {
-            stream.write_all(answer).unwrap();
-            String::new()
-        });
-        let http = settings_with(&TLS, address.ip(), address.port());
-        let reason = probe(&http, GENEROUS).unwrap_err();
-        assert!(reason.contains("No answer"), "{reason}");
-        server.join().unwrap();
     }
 }

@@ -132,10 +132,8 @@ pub fn lock(args: &LockArgs) -> ExitCode {
     }
 }
 
-/// What `lock` needs before it asks a server. `names`: in order.
-///
-/// # Errors
-/// The arguments cannot be used, or the command cannot be run: the exit code and the sentence.
+/// What `lock` needs before it asks a server; or the exit code and the sentence, if the arguments cannot be used or the
+/// command cannot be run. `names`: in order.
 fn prepare<'a>(args: &'a LockArgs, names: &[String]) -> Result<LockSession<'a>, (u8, String)> {
     let unusable = |sentence: String| (EXIT_USAGE, sentence);
     let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
@@ -299,38 +297,30 @@ impl LockSession<'_> {
             &self.reporter,
         )
         .await;
-        let is_lost = matches!(&ended, Ok((_, Some(_))));
-        let released = match is_lost {
+        let release = guards.release();
+        let released = match &ended {
             // Whoever looks after this process learns of the loss by its exit code, and a server that is away frees
             // the locks itself.
-            true => {
-                let release = tokio::time::timeout(RELEASE_AFTER_LOSS, guards.release());
+            Ok((_, Some(_))) => {
+                let release = tokio::time::timeout(RELEASE_AFTER_LOSS, release);
                 release.await.unwrap_or(Ok(()))
             }
-            false => guards.release().await,
+            _ => release.await,
         };
-        let (code, lost) = match ended {
-            Ok(ended) => ended,
-            Err(sentence) => {
+        match (ended, released) {
+            (Err(sentence), _) => {
                 self.reporter.say(&sentence);
-                return ExitCode::from(EXIT_FAILED);
+                ExitCode::from(EXIT_FAILED)
             }
-        };
-        let lost = match (lost, released) {
-            (None, Err(Error::Lost(lost))) => Some(lost),
-            (lost, Err(error)) if lost.is_none() => {
-                self.reporter
-                    .warn(&format!("The lock was not released: {}", sentence(&error)));
-                None
-            }
-            (lost, _) => lost,
-        };
-        match lost {
-            Some(lost) => {
+            (Ok((_, Some(lost))), _) | (Ok((_, None)), Err(Error::Lost(lost))) => {
                 self.reporter.lost(&lost);
                 ExitCode::from(EXIT_LOST)
             }
-            None => {
+            (Ok((code, None)), released) => {
+                if let Err(error) = released {
+                    self.reporter
+                        .warn(&format!("The lock was not released: {}", sentence(&error)));
+                }
                 self.reporter.released();
                 ExitCode::from(code)
             }

@@ -44,18 +44,16 @@ pub fn printable(text: &str) -> String {
 /// A table whose columns are as wide as their longest cell. On a terminal, cells are cut so that each row fits
 /// into one line.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let to_terminal = io::stdout().is_terminal();
-    let width = to_terminal
-        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
-        .flatten();
-    let width = width
-        .map(|size| usize::from(size.ws_col))
-        .filter(|columns| *columns > 0);
-    let color = to_terminal && std::env::var_os("NO_COLOR").is_none();
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+    let width = match columns {
+        0 => usize::MAX,
+        columns => columns.into(),
+    };
+    let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     lay_out(head, rows, width, color)
 }
 
-fn lay_out(head: &[&str], rows: &[Vec<String>], width: Option<usize>, color: bool) -> String {
+fn lay_out(head: &[&str], rows: &[Vec<String>], width: usize, color: bool) -> String {
     let longest = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells
@@ -66,14 +64,10 @@ fn lay_out(head: &[&str], rows: &[Vec<String>], width: Option<usize>, color: boo
     let mut widths: Vec<usize> = (0..head.len()).map(longest).collect();
     let gaps = GAP.len() * head.len().saturating_sub(1);
     // Makes the widest column narrower until the rows fit, or no column can be narrower.
-    while let Some(excess) =
-        width.map(|width| (widths.iter().sum::<usize>() + gaps).saturating_sub(width))
+    while widths.iter().sum::<usize>() + gaps > width
+        && let Some(widest) = widths.iter_mut().max()
+        && *widest > COLUMN_MIN
     {
-        let widest = widths
-            .iter_mut()
-            .max()
-            .filter(|widest| excess > 0 && **widest > COLUMN_MIN);
-        let Some(widest) = widest else { break };
         *widest -= 1;
     }
     let line = |cells: Vec<&str>| {
@@ -121,7 +115,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_what_is_in_them() {
-        let text = lay_out(&["NAME", "HOLDER"], &rows(), None, false);
+        let text = lay_out(&["NAME", "HOLDER"], &rows(), usize::MAX, false);
         assert_eq!(
             text,
             "NAME               HOLDER\na                  sync-worker\nshop:42:inventory  me\u{fffd}[2J\n"
@@ -130,7 +124,7 @@ mod tests {
 
     #[test]
     fn rows_fit_into_the_terminal() {
-        let text = lay_out(&["NAME", "HOLDER"], &rows(), Some(24), true);
+        let text = lay_out(&["NAME", "HOLDER"], &rows(), 24, true);
         let plain = text.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
         assert!(
             plain.lines().all(|line| line.chars().count() <= 24),

@@ -36,10 +36,7 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// A client of these servers.
-    ///
-    /// # Errors
-    /// A sentence: an address or the key cannot be used.
+    /// A client of these servers; or a sentence, if an address or the key cannot be used.
     pub fn client(&self, owner: &str) -> Result<Client, String> {
         let mut servers = self.server.split(',').map(str::trim);
         let mut builder = Client::builder(servers.next().unwrap_or_default()).owner(owner);
@@ -67,9 +64,6 @@ impl ServerArgs {
 }
 
 /// Parses a duration: a number of seconds (`30`, `0.5`), or numbers with units (`500ms`, `1m`, `1h30m`).
-///
-/// # Errors
-/// A sentence with what is accepted.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bare = text.parse::<f64>().ok().map(Duration::try_from_secs_f64);
     match bare {

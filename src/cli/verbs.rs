@@ -295,17 +295,12 @@ async fn show(client: &Client, name: &str, as_json: bool) -> Result<ExitCode, Er
         let sentence = format!("There is no resource {name:?}.");
         return Ok(remote::fail("show", EXIT_REFUSED, &sentence));
     };
-    let holders = if resource.holders.is_empty() {
-        resource.holder.iter().collect()
-    } else {
-        resource.holders.iter().collect::<Vec<_>>()
-    };
     let mut rows: Vec<Vec<String>> = Vec::new();
     let row = |part: String, texts: [&Option<String>; 4], token: String| {
         let [owner, mode, since, reason] = texts.map(|text| text.clone().unwrap_or_default());
         vec![part, owner, mode, since, token, reason]
     };
-    for holder in holders {
+    for holder in &resource.holders {
         let texts = [
             &holder.owner,
             &holder.mode,

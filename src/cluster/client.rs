@@ -43,9 +43,6 @@ impl ClusterClient {
 
     /// Whether a request may be accepted. An instance that has lost its store accepts requests too if it can
     /// pass them on to other instances.
-    ///
-    /// # Errors
-    /// No instance would answer the request.
     pub fn check(&self) -> Result<(), Closed> {
         match (self.router.server.gate.check(), &self.links) {
             (gate @ Err(_), Some(links)) => destination::check(gate, &links.view()),
@@ -134,10 +131,8 @@ impl ClusterClient {
         Ok(told)
     }
 
-    /// The page that the query asks for, over the names of all instances.
-    ///
-    /// # Errors
-    /// An instance that has names does not answer in time, or refuses.
+    /// The page that the query asks for, over the names of all instances. Fails if an instance that has names does not
+    /// answer in time, or refuses.
     pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
         let Some(links) = self.links_to_all() else {
             return self.alone(self.router.page(query)).await;
@@ -153,10 +148,7 @@ impl ClusterClient {
         Ok(Page::merged(pages, &query))
     }
 
-    /// Counts held locks and waiting tickets, over the names with this prefix.
-    ///
-    /// # Errors
-    /// An instance that has names does not answer in time, or refuses.
+    /// Counts held locks and waiting tickets, over the names with this prefix. Fails as [`ClusterClient::page`].
     pub async fn count_locks(&self, prefix: String) -> Result<LockCounts, Closed> {
         let Some(links) = self.links_to_all() else {
             return self.alone(self.router.count_locks(prefix)).await;
@@ -173,9 +165,6 @@ impl ClusterClient {
     }
 
     /// As [`Router::history`], from the instance that answers for the name.
-    ///
-    /// # Errors
-    /// No instance answers for the name in time.
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
         let told = |told| match told {
             PeerReply::History(history) => Some(history),
@@ -187,9 +176,6 @@ impl ClusterClient {
     }
 
     /// As [`Router::document_sizes`], from the instance that answers for the name.
-    ///
-    /// # Errors
-    /// No instance answers for the name in time.
     pub async fn document_sizes(
         &self,
         (name, id): (&ResourceName, &ResourceId),
@@ -210,10 +196,8 @@ impl ClusterClient {
         self.ask_owner(name, here, question, told).await
     }
 
-    /// Follows the events of names with this prefix.
-    ///
-    /// # Errors
-    /// An instance that has names does not answer in time, or has as many event readers as it allows.
+    /// Follows the events of names with this prefix. Fails if an instance that has names does not answer in time, or
+    /// has as many event readers as it allows.
     pub async fn follow(&self, prefix: &str) -> Result<EventReader, Closed> {
         match self.links_to_all() {
             Some(links) => Box::pin(links.follow(prefix)).await,

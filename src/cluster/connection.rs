@@ -27,10 +27,7 @@ fn boxed(
 ///
 /// # Errors
 /// Nothing listens at the address, or the TLS handshake fails; or as [`HandshakeOffer::greet`].
-pub async fn open(
-    peer: &PeerAddress,
-    us: HandshakeOffer,
-) -> io::Result<Result<Directions, String>> {
+pub async fn open(peer: &PeerAddress, us: HandshakeOffer) -> io::Result<Directions> {
     let mut stream = TcpStream::connect(&peer.address).await?;
     stream.set_nodelay(true)?;
     let (protocol, directions) = if peer.is_tls {
@@ -42,10 +39,8 @@ pub async fn open(
         (protocol, boxed(stream.into_split()))
     };
     let address = &peer.address;
-    Ok(protocol.map(|protocol| {
-        log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
-        directions
-    }))
+    log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
+    Ok(directions)
 }
 
 /// Does the answering half of the handshake on an accepted connection. With `tls`, only TLS is accepted.
@@ -56,7 +51,7 @@ pub async fn take(
     mut stream: TcpStream,
     tls: Option<&TlsAcceptor>,
     us: HandshakeOffer,
-) -> io::Result<Result<Directions, String>> {
+) -> io::Result<Directions> {
     stream.set_nodelay(true)?;
     let (protocol, directions) = if let Some(acceptor) = tls {
         let (mut stream, key) = tls::accept(acceptor, stream).await?;
@@ -66,8 +61,6 @@ pub async fn take(
         let protocol = us.welcome(&mut stream).await?;
         (protocol, boxed(stream.into_split()))
     };
-    Ok(protocol.map(|protocol| {
-        log::debug!("speaks version {protocol} of the protocol with an instance that connected");
-        directions
-    }))
+    log::debug!("speaks version {protocol} of the protocol with an instance that connected");
+    Ok(directions)
 }

@@ -5,6 +5,7 @@ use crate::shared::members::{Reachability, View};
 use crate::store::members::{InstanceId, Members, Slot};
 
 /// The instance that a question is sent to.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Destination {
     Here,
     There(InstanceId),
@@ -76,10 +77,7 @@ pub fn of_slot(
     }
 }
 
-/// All instances that own slots. `None`: one of them does not answer at the moment.
-///
-/// # Errors
-/// As [`of_slot`], for any of the slots.
+/// All instances that own slots. `None`: one of them does not answer at the moment. Fails as [`of_slot`].
 pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Destination>>, Closed> {
     passes_on(&gate)?;
     let Some(members) = &view.members else {
@@ -91,10 +89,7 @@ pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Destin
         .collect()
 }
 
-/// Whether a request may be accepted before its name is known.
-///
-/// # Errors
-/// Neither this instance nor another one would answer the request.
+/// Refuses a request before its name is known, if no instance would answer it.
 pub fn check(gate: Result<(), Closed>, view: &View) -> Result<(), Closed> {
     passes_on(&gate)?;
     match (&view.members, view.others_alive().next()) {
@@ -153,28 +148,24 @@ mod tests {
         number: usize,
         is_here: bool,
         gate: Result<(), Closed>,
-    ) -> Result<&'static str, Closed> {
+    ) -> Result<Option<Destination>, Closed> {
         let slot = Slot::all().nth(number).unwrap();
-        let destination = of_slot((slot, is_here), gate, &view())?;
-        Ok(match destination {
-            Some(Destination::Here) => "here",
-            Some(Destination::There(other)) if other == OTHER => "there",
-            Some(Destination::There(_)) => "elsewhere",
-            None => "nowhere now",
-        })
+        of_slot((slot, is_here), gate, &view())
     }
 
     #[test]
     fn the_gate_of_this_instance_matters_for_its_own_names_alone() {
-        assert_eq!(destination(0, true, Ok(())), Ok("here"));
+        let here = Ok(Some(Destination::Here));
+        assert_eq!(destination(0, true, Ok(())), here);
         let away = Err(Closed::StoreAway);
         assert_eq!(destination(0, true, away.clone()), Err(Closed::StoreAway));
-        assert_eq!(destination(1, false, away.clone()), Ok("there"));
+        let there = Ok(Some(Destination::There(OTHER)));
+        assert_eq!(destination(1, false, away.clone()), there);
         assert_eq!(check(away.clone(), &view()), Ok(()));
         let all = of_all(away.clone(), &view());
-        assert_eq!(all.err(), Some(Closed::StoreAway));
+        assert_eq!(all, Err(Closed::StoreAway));
         let standby = Err(Closed::Standby);
-        assert_eq!(destination(0, false, standby), Ok("nowhere now"));
+        assert_eq!(destination(0, false, standby), Ok(None));
         for closed in [Closed::Starting, Closed::Stopping] {
             let gate = Err(closed.clone());
             assert_eq!(destination(1, false, gate.clone()), Err(closed.clone()));

@@ -136,18 +136,15 @@ impl<'a> Forwarded<'a> {
     async fn ask_here(&mut self) -> Option<Box<Reply>> {
         let op = self.remaining();
         let asking = self.links.router.ask(self.name, &op, &self.caller);
-        let (reply, call) = match op.wait() {
+        let (reply, call) = tokio::select! {
+            biased;
             // Dropping the request gives up its place in the queue; its client gets a 503 and no ticket.
-            Some(_) => tokio::select! {
-                biased;
-                () = self.hold.stopped() => {
-                    // The place may have moved with its slot before that.
-                    self.has_place = !self.links.router.server.slots.is_here(self.name);
-                    return Some(closed(Closed::Stopping));
-                }
-                replied = asking => replied,
-            },
-            None => asking.await,
+            () = self.hold.stopped(), if op.wait().is_some() => {
+                // The place may have moved with its slot before that.
+                self.has_place = !self.links.router.server.slots.is_here(self.name);
+                return Some(closed(Closed::Stopping));
+            }
+            replied = asking => replied,
         };
         match &*reply {
             // Nothing was done, or a place in the queue was made and moved to the next owner.
@@ -170,13 +167,13 @@ impl<'a> Forwarded<'a> {
             caller: self.caller.clone(),
         };
         let asking = self.links.ask(other, question);
-        let told = match self.op.wait() {
+        let told = tokio::select! {
+            biased;
+            told = asking => told,
             // When this instance shuts down, waits that were passed on end as its own do.
-            Some(_) => tokio::select! {
-                told = asking => told,
-                () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
-            },
-            None => asking.await,
+            () = self.hold.stopped(), if self.op.wait().is_some() => {
+                return Some(closed(Closed::Stopping));
+            }
         };
         let reply = match told {
             Some(PeerReply::Reply(reply)) => reply,

@@ -23,10 +23,8 @@ impl Links {
     }
 
     /// Asks until the parts cover each slot exactly once, and returns the parts. `here` makes this instance's
-    /// part; `told` takes another instance's part out of its reply.
-    ///
-    /// # Errors
-    /// An instance refuses, or does not answer for as long as requests are held.
+    /// part; `told` takes another instance's part out of its reply. Fails if an instance refuses, or does not answer
+    /// for as long as requests are held.
     pub async fn ask_all<T>(
         &self,
         here: impl AsyncFn() -> Result<(T, SlotSet), Closed>,
@@ -65,10 +63,7 @@ impl Links {
         }
     }
 
-    /// Follows the events of names with this prefix.
-    ///
-    /// # Errors
-    /// An instance does not answer for as long as requests are held, or has as many event readers as it allows.
+    /// As `ClusterClient::follow`.
     pub async fn follow(&self, prefix: &str) -> Result<EventReader, Closed> {
         let mut hold = self.hold(Duration::ZERO);
         loop {

@@ -95,12 +95,9 @@ impl Link {
         to: InstanceId,
         peer: &PeerAddress,
         silence_max: Duration,
-    ) -> io::Result<Result<Rc<Link>, String>> {
+    ) -> io::Result<Rc<Link>> {
         let us = HandshakeOffer::new(&peer.secret, to, PROTOCOLS);
-        let (read, write) = match timeout(silence_max, connection::open(peer, us)).await?? {
-            Ok(directions) => directions,
-            Err(sentence) => return Ok(Err(sentence)),
-        };
+        let (read, write) = timeout(silence_max, connection::open(peer, us)).await??;
         let address = peer.address.clone();
         let (frames, to_write) = unbounded_channel();
         let link = Rc::new(Link {
@@ -129,7 +126,7 @@ impl Link {
                 link.end();
             }
         });
-        Ok(Ok(link))
+        Ok(link)
     }
 
     pub fn has_ended(&self) -> bool {

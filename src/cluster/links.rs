@@ -90,7 +90,6 @@ impl Links {
             return Err(io::ErrorKind::NotFound.into());
         };
         let opened = Link::open(id, peer, self.lease / 2).await;
-        let opened = opened.and_then(|opened| opened.map_err(io::Error::other));
         let address = &peer.address;
         opened.inspect_err(|error| {
             log::debug!("the instance at {address} cannot be reached: {error}");

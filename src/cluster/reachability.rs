@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::link::Link;
-use super::wire::Question;
+use super::wire::{NO_COMMON_PROTOCOL, Question};
 use crate::shared::members::{Reachability, View};
 use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
@@ -72,14 +72,9 @@ fn count(server: &ServerState, view: &View, before: Option<&Members>) {
         return;
     };
     let metrics = &server.metrics;
-    let is_out_of_reach = |member: &&Member| {
-        let reachability = view.reachability(member.id);
-        matches!(
-            reachability,
-            Reachability::CutOff | Reachability::OtherProtocol
-        )
-    };
-    let unreachable = view.others_alive().filter(is_out_of_reach).count();
+    let out_of_reach = [Reachability::CutOff, Reachability::OtherProtocol];
+    let others = view.others_alive().map(|one| view.reachability(one.id));
+    let unreachable = others.filter(|it| out_of_reach.contains(it)).count();
     metrics.peers_unreachable.set(unreachable as i64);
     let others = view.others_alive().count();
     metrics.instances.set(1 + others as i64);
@@ -137,9 +132,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
             return;
         };
         if let Some(peer) = &member.peer {
-            let opened = Link::open(id, peer, lease / 2).await;
-            let is_other_protocol = matches!(opened, Ok(Err(_)));
-            match opened.and_then(|opened| opened.map_err(io::Error::other)) {
+            match Link::open(id, peer, lease / 2).await {
                 Ok(link) => {
                     silence = None;
                     note(&server, id, Reachability::Reached);
@@ -147,7 +140,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, member.heartbeat, lease / 4);
-                    silence.is_other_protocol = is_other_protocol;
+                    silence.is_other_protocol = error.kind() == NO_COMMON_PROTOCOL;
                     warn_once(silence, lease, peer, &error);
                 }
             }
@@ -167,7 +160,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
 /// slots if they cannot reach it, and only their logs would say why. Returns when this instance has another id.
 async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Duration) {
     let mut view = server.members.subscribe();
-    let (begun, mut told) = (Instant::now(), false);
+    let begun = Instant::now();
     loop {
         let Some(own) = member(&view.borrow_and_update(), me).cloned() else {
             return;
@@ -175,22 +168,16 @@ async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Dura
         let Some(peer) = own.peer else {
             break;
         };
-        let address = &peer.address;
-        let opened = Link::open(me, &peer, lease / 2).await;
-        match opened.and_then(|opened| opened.map_err(io::Error::other)) {
-            Ok(_) if told => {
-                log::warn!("this instance reaches itself at {address} now");
-                break;
-            }
-            Ok(_) => break,
-            Err(error) if !told && begun.elapsed() >= lease / 2 => {
-                told = true;
-                log::warn!(
-                    "this instance does not reach itself at {address}, where the others look for it: {error}; \
-                     if they do not reach it either, it gets no names: see ADVERTISE_ADDRESS and PEER_PORT"
-                );
-            }
-            Err(_) => {}
+        let Err(error) = Link::open(me, &peer, lease / 2).await else {
+            break;
+        };
+        if begun.elapsed() >= lease / 2 {
+            let address = &peer.address;
+            log::warn!(
+                "this instance does not reach itself at {address}, where the others look for it: {error}; \
+                 if they do not reach it either, it gets no names: see ADVERTISE_ADDRESS and PEER_PORT"
+            );
+            break;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }

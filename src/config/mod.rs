@@ -4,9 +4,6 @@
 //! server; the environment wins. All of them are read and checked together, at the start and at each reload, and
 //! every problem is reported: the rest of the program gets valid values only. Nothing here changes the environment.
 //!
-//! Neighbours: `cli` chooses the file and prints the summary; `app`, `http` and `store` take
-//! their part of [`Settings`].
-//!
 //! | file | what it holds |
 //! |---|---|
 //! | `settings` | the types the rest of the program sees |
@@ -21,10 +18,8 @@
 //! | `summary` | the lines for the start-up log |
 //! | `memory` | the memory limit of a container |
 //! | `misspelt` | unknown names that look like known ones |
-//! | `error` | the exit code of refused settings, and values as problems show them |
 
 mod dotenv;
-mod error;
 mod keys;
 mod memory;
 mod misspelt;
@@ -38,8 +33,10 @@ mod summary;
 mod tls;
 pub mod variables;
 
-pub use error::EXIT_CONFIG;
 pub use keys::{Keys, Right, ScopedKey, key_hash, plain_key_variables};
 pub use secret::Secret;
 pub use settings::{HttpSettings, Settings, StoreKind};
 pub use sources::{Origins, SettingOrigin, secret_in};
+
+/// The exit code when the settings prevent the start (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;

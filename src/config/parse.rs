@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Secret;
-use super::error::shown;
 use super::sources::{Reader, SettingOrigin, secret_in};
 use super::variables::{self, AcceptedValues, Variable};
 
@@ -34,7 +33,7 @@ impl Reader {
             return None;
         }
         let shown = match variable.secret {
-            true => Secret::new(&*value).to_string(),
+            true => "(hidden)".to_owned(),
             false => shown(&value),
         };
         self.origins.set.push((name, origin, shown));
@@ -196,6 +195,16 @@ impl Reader {
     }
 }
 
+/// A value for use in a sentence: quoted, escaped so that it is on one line, and cut after 80 characters.
+pub(super) fn shown(value: &str) -> String {
+    const CHARACTERS_MAX: usize = 80;
+    let mut text: String = value.chars().take(CHARACTERS_MAX).collect();
+    if text.len() < value.len() {
+        text.push('…');
+    }
+    format!("{text:?}")
+}
+
 /// The variable's default in the table.
 pub(super) fn default_of(name: &str) -> &'static str {
     variables::find(name).map_or("", |variable| variable.default)
@@ -220,34 +229,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shown_value_stays_on_one_line_and_is_cut() {
+        assert_eq!(shown("a\nb"), r#""a\nb""#);
+        let long = shown(&"x".repeat(500));
+        assert!(long.chars().count() < 90 && long.contains('…'), "{long}");
+    }
+
+    #[test]
     fn numbers_are_plain_and_times_are_exact_to_the_millisecond() {
-        for (text, millis) in [
-            (".5", 500),
-            ("5.", 5_000),
-            ("4.35", 4_350),
-            ("0.0004", 0),
-            ("0.0005", 1),
-        ] {
-            let time = Duration::from_millis(millis);
-            assert_eq!(decimal_seconds(text), Some(time), "{text}");
-        }
+        let millis = |text: &str| decimal_seconds(text).map(|time| time.as_millis());
+        assert_eq!(millis(".5"), Some(500));
+        assert_eq!(millis("5."), Some(5_000));
+        assert_eq!(millis("4.35"), Some(4_350));
+        assert_eq!(millis("0.0004"), Some(0));
+        assert_eq!(millis("0.0005"), Some(1));
         assert_eq!(digits("0042"), Some(42));
         for text in [
-            "",
-            ".",
-            "+1",
-            "inf",
-            "NaN",
-            "0,5",
-            "1.2.3",
-            "1 0",
-            "1_000",
-            "0x10",
-            "٣",
-            "99999999999999999999999",
+            "", ".", "+1", "inf", "NaN", "0,5", "1.2.3", "1 0", "1_000", "0x10", "٣",
         ] {
             assert_eq!(decimal_seconds(text), None, "{text}");
             assert_eq!(digits(text), None, "{text}");
         }
+        let long = "9".repeat(23);
+        assert_eq!((decimal_seconds(&long), digits(&long)), (None, None));
     }
 }

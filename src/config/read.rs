@@ -33,9 +33,6 @@ impl Settings {
     /// Settings from given variables instead of the process environment, and from the path and text of a file.
     /// The path is for messages only. Reads no other files but those that variables name: certificates, keys
     /// and secrets.
-    ///
-    /// # Errors
-    /// As [`Settings::load`].
     pub fn from_pairs(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<(PathBuf, String)>,
@@ -53,11 +50,13 @@ impl Settings {
         let http = http(&mut reader);
         let peer_port = peer_port(&mut reader, http.port);
         let advertise = reader.parsed("ADVERTISE_ADDRESS", ADVERTISED, advertised);
-        let compatibility = compatibility(&mut reader);
+        let profiles = [Profile::Default, Profile::Php].map(|profile| (profile.name(), profile));
+        let compatibility = reader.choice("COMPATIBILITY", &profiles);
         if let StoreKind::Mysql(options) = &mut store {
             options.adopt = compatibility;
         }
         let (wait, wait_max) = waits(&mut reader);
+        let cache_bytes = memory::share(268_435_456, memory::limit());
         let server = ServerSettings {
             compatibility,
             wait_ms: wait.as_millis() as u64,
@@ -67,7 +66,7 @@ impl Settings {
             waiters_max: reader.integer("MAX_WAITERS"),
             selectors_max: reader.integer("MAX_SELECTORS"),
             history_per_resource: reader.integer("HISTORY_PER_RESOURCE"),
-            data_cache_bytes: data_cache_bytes(&mut reader),
+            data_cache_bytes: reader.integer_or("DATA_CACHE_BYTES", cache_bytes),
             retire_ms: RETIRE_MS,
         };
         let shutdown_delay = reader.seconds("SHUTDOWN_DELAY_SECONDS");
@@ -183,11 +182,6 @@ fn network(text: &str) -> Option<IpNet> {
         .map(|net| net.trunc())
 }
 
-fn compatibility(reader: &mut Reader) -> Option<Profile> {
-    let profiles = [Profile::Default, Profile::Php].map(|profile| (profile.name(), profile));
-    reader.choice("COMPATIBILITY", &profiles)
-}
-
 /// How long a request without `?wait=` waits, and the largest `?wait=`.
 fn waits(reader: &mut Reader) -> (Duration, Duration) {
     let wait = reader.seconds("LOCK_WAIT_SECONDS");
@@ -232,12 +226,6 @@ fn at_most(
         );
         reader.problems.push(sentence);
     }
-}
-
-/// In a small container, the default is a quarter of its memory.
-fn data_cache_bytes(reader: &mut Reader) -> usize {
-    let default = memory::share(268_435_456, memory::limit());
-    reader.integer_or("DATA_CACHE_BYTES", default)
 }
 
 fn log_filter(reader: &mut Reader) -> String {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A key or a password. `Debug` and `Display` never show it, and it has no serialised form; the only way
-/// to the text is [`Secret::expose`], which is easy to find in a review.
+/// A key or a password. `Debug` never shows it, and it has no serialised form; the only way to the text is
+/// [`Secret::expose`], which is easy to find in a review.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -19,12 +19,6 @@ impl Secret {
 }
 
 impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }

@@ -68,10 +68,7 @@ pub struct HttpSettings {
 impl HttpSettings {
     /// The scheme of the server's addresses.
     pub fn scheme(&self) -> &'static str {
-        match self.tls {
-            Some(_) => "https",
-            None => "http",
-        }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 

@@ -54,8 +54,7 @@ pub struct Origins {
 /// read one variable are in [`parse`](super::parse).
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    environment: BTreeMap<String, String>,
-    in_file: BTreeMap<String, String>,
+    variables: BTreeMap<String, (SettingOrigin, String)>,
     pub origins: Origins,
     /// Before any variable is read: the line of the file that was not understood, and values that are not UTF-8.
     pub problems: Vec<String>,
@@ -67,13 +66,15 @@ impl Reader {
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<(PathBuf, String)>,
     ) -> Reader {
-        let mut reader = Reader {
-            environment: environment.into_iter().collect(),
-            ..Reader::default()
-        };
+        let mut reader = Reader::default();
         if let Some((path, text)) = file {
             match dotenv::parse(&text) {
-                Ok(pairs) => reader.in_file = pairs.into_iter().collect(),
+                Ok(pairs) => {
+                    for (name, value) in pairs {
+                        let set = (SettingOrigin::File, value);
+                        reader.variables.insert(name, set);
+                    }
+                }
                 Err(line) => reader.problems.push(format!(
                     "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",
                     path.display(),
@@ -82,18 +83,27 @@ impl Reader {
             reader.origins.watched.push(path.clone());
             reader.origins.file = Some(path);
         }
-        reader.origins.warnings = reader.warnings();
+        if reader.variables.contains_key(variables::CONFIG_FILE) {
+            let warning = "CONFIG_FILE is read from the environment only.";
+            reader.origins.warnings.push(warning.to_owned());
+        }
+        // The environment wins, even with an empty value, which unsets the value of the file.
+        for (name, value) in environment {
+            let set = (SettingOrigin::Environment, value);
+            reader.variables.insert(name, set);
+        }
+        reader.warn_of_misspelt_names();
         reader
     }
 
     /// The process environment, and the file: `named` if given, else the one of `CONFIG_FILE`, else the
     /// first of the default places that exists.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn of_process(named: Option<PathBuf>) -> Result<Reader, String> {
         let (environment, problems) = utf8_only(std::env::vars_os());
-        let named = named.or_else(|| file_of(&environment));
+        let is_set =
+            |(name, value): &&(String, String)| name == variables::CONFIG_FILE && !value.is_empty();
+        let of_environment = environment.iter().find(is_set);
+        let named = named.or_else(|| of_environment.map(|(_, value)| PathBuf::from(value)));
         let places = DEFAULT_FILES.map(Path::new);
         let file = find_and_read(named, &places)?;
         let mut reader = Reader::new(environment, file);
@@ -101,15 +111,10 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The value and its origin. The environment wins, even with an empty value, which unsets the value
-    /// of the file.
+    /// The value and its origin.
     pub fn get(&self, name: &str) -> Option<(SettingOrigin, &str)> {
-        if let Some(value) = self.environment.get(name) {
-            return Some((SettingOrigin::Environment, value));
-        }
-        self.in_file
-            .get(name)
-            .map(|value| (SettingOrigin::File, value.as_str()))
+        let (origin, value) = self.variables.get(name)?;
+        Some((*origin, value))
     }
 
     /// The origin of a value, in words.
@@ -121,30 +126,20 @@ impl Reader {
         }
     }
 
-    /// One sentence for each name that looks like a misspelt setting.
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (origin, map) in [
-            (SettingOrigin::Environment, &self.environment),
-            (SettingOrigin::File, &self.in_file),
-        ] {
-            for name in map.keys() {
-                if let Some(meant) = misspelt::meant(name) {
-                    let place = self.place(origin);
-                    let hint = match name.ends_with("_FILE") && !meant.ends_with("_FILE") {
-                        true => " Only a secret can be in a file of its own.",
-                        false => "",
-                    };
-                    warnings.push(format!(
-                        "{name} in {place} is not a setting and is ignored; did you mean {meant}?{hint}"
-                    ));
-                }
-            }
+    fn warn_of_misspelt_names(&mut self) {
+        for (name, (origin, _)) in &self.variables {
+            let Some(meant) = misspelt::meant(name) else {
+                continue;
+            };
+            let place = self.place(*origin);
+            let hint = match name.ends_with("_FILE") && !meant.ends_with("_FILE") {
+                true => " Only a secret can be in a file of its own.",
+                false => "",
+            };
+            self.origins.warnings.push(format!(
+                "{name} in {place} is not a setting and is ignored; did you mean {meant}?{hint}"
+            ));
         }
-        if self.in_file.contains_key(variables::CONFIG_FILE) {
-            warnings.push("CONFIG_FILE is read from the environment only.".to_owned());
-        }
-        warnings
     }
 }
 
@@ -183,13 +178,6 @@ fn utf8_only(
         }
     }
     (pairs, problems)
-}
-
-fn file_of(environment: &[(String, String)]) -> Option<PathBuf> {
-    environment
-        .iter()
-        .find(|(name, value)| name == variables::CONFIG_FILE && !value.is_empty())
-        .map(|(_, value)| PathBuf::from(value))
 }
 
 /// The path and the text of the file to read. A file that was asked for must be readable, and so must one
@@ -236,22 +224,6 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
-
-    #[test]
-    fn the_named_file_is_read_or_else_the_first_default_place_that_exists() {
-        let folder = tempfile::tempdir().unwrap();
-        let [named, first, second] = ["named", "first", "second"].map(|f| folder.path().join(f));
-        let read = |named: Option<&PathBuf>| {
-            let found = find_and_read(named.cloned(), &[&first, &second]).unwrap();
-            found.map(|(_, text)| text)
-        };
-        assert_eq!(read(None), None);
-        for path in [&second, &first, &named] {
-            std::fs::write(path, path.to_str().unwrap()).unwrap();
-            let asked = Some(path).filter(|path| **path == named);
-            assert_eq!(read(asked).as_deref(), path.to_str());
-        }
-    }
 
     #[test]
     fn a_file_that_is_huge_or_no_text_file_is_a_problem() {

@@ -1,6 +1,6 @@
 //! The certificate and the key that the settings name.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -8,11 +8,8 @@ use rustls::sign::CertifiedKey;
 
 use super::sources::{Reader, read_bytes};
 
-/// # Errors
-/// Why no certificate was read: the error of the system, or what is wrong with the PEM.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read_bytes(path).map_err(|error| error.to_string())?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(in_words)?;
     if found.is_empty() {
         return Err("it holds no CERTIFICATE in PEM".to_owned());
@@ -20,11 +17,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-/// # Errors
-/// As [`certificates`].
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let pem = read_bytes(path).map_err(|error| error.to_string())?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(in_words)
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(in_words)
 }
 
 /// The error in words, without any part of the file.
@@ -86,12 +80,15 @@ fn pem_file<T>(
     reader: &mut Reader,
     name: &'static str,
     accepted: &str,
-    read: impl FnOnce(&Path) -> Result<T, String>,
+    read: impl FnOnce(&[u8]) -> Result<T, String>,
 ) -> Option<(PathBuf, T)> {
     let mut why = String::new();
     let found = reader.parsed(name, accepted, |value| {
-        let found = read(Path::new(value)).map_err(|reason| why = reason);
-        found.ok().map(|found| (PathBuf::from(value), found))
+        let path = PathBuf::from(value);
+        let pem = read_bytes(&path).map_err(|error| error.to_string());
+        let found = pem.and_then(|pem| read(&pem));
+        let found = found.map_err(|reason| why = reason).ok()?;
+        Some((path, found))
     });
     if let (false, Some(problem)) = (why.is_empty(), reader.problems.last_mut()) {
         *problem = format!("{}: {why}.", problem.trim_end_matches('.'));

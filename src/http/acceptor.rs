@@ -55,26 +55,20 @@ fn refuse(limits: &ConnectionLimits, reason: &str, why: &dyn Debug) {
     log::debug!("a connection was refused ({reason}): {why:?}");
 }
 
-/// Counts a connection that HTTP ended, if that was the server's doing.
+/// Counts a connection that HTTP ended, unless the client ended it.
 pub fn note(limits: &ConnectionLimits, error: &DispatchError) {
-    if let Some(reason) = reason(error) {
-        refuse(limits, reason, error);
-    }
-}
-
-/// The metric's label for the end of a connection; `None` if the client ended it.
-fn reason(error: &DispatchError) -> Option<&'static str> {
-    match error {
-        DispatchError::Parse(ParseError::TooLarge) => Some(TOO_LARGE),
-        DispatchError::Parse(_) => Some(MALFORMED),
+    let reason = match error {
+        DispatchError::Parse(ParseError::TooLarge) => TOO_LARGE,
+        DispatchError::Parse(_) => MALFORMED,
         DispatchError::Io(error) => match error.kind() {
-            std::io::ErrorKind::TimedOut => Some(TOO_SLOW),
+            std::io::ErrorKind::TimedOut => TOO_SLOW,
             // `Connection` returns this beyond its read-ahead limit.
-            std::io::ErrorKind::Other => Some(TOO_LARGE),
-            _ => None,
+            std::io::ErrorKind::Other => TOO_LARGE,
+            _ => return,
         },
-        _ => None,
-    }
+        _ => return,
+    };
+    refuse(limits, reason, error);
 }
 
 fn watch_peer(stream: &TcpStream) {

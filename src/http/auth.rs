@@ -66,8 +66,7 @@ impl KnownKey {
 /// keys are compared only if no plain key matches.
 pub fn identify(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
     let mut known: Option<KnownKey> = None;
-    let plain = keys.current.iter().chain(&keys.previous);
-    for (index, (right, key)) in plain.enumerate() {
+    for (index, (right, key)) in keys.plain().enumerate() {
         let same = bool::from(key.expose().as_bytes().ct_eq(presented));
         if same && known.as_ref().is_none_or(|known| known.right < *right) {
             known = Some(KnownKey {
@@ -105,25 +104,4 @@ fn identify_scoped(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
         known.entries.get_or_insert_default().push(entry.clone());
     }
     known
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Secret;
-
-    #[test]
-    fn where_keys_are_equal_the_highest_right_wins() {
-        let plain = |right, key| (right, Secret::new(key));
-        let keys = Keys {
-            current: vec![plain(Right::Write, "same")],
-            previous: vec![plain(Right::Read, "same"), plain(Right::Lock, "other")],
-            scoped: Vec::new(),
-        };
-        let right = |key: &[u8]| identify(&keys, key).map(|known| (known.right, known.previous));
-        assert_eq!(right(b"same"), Some((Right::Write, false)));
-        assert_eq!(right(b"other"), Some((Right::Lock, true)));
-        assert_eq!(right(b"sam"), None);
-        assert_eq!(right(b""), None);
-    }
 }

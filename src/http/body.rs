@@ -1,7 +1,6 @@
 //! The body of a request: read within its limits and parsed strictly.
 
 use actix_web::dev::Payload;
-use actix_web::http::header;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -20,32 +19,21 @@ const JSON_DEPTH_MAX: usize = 511;
 /// [`ApiError::TooLarge`], [`ApiError::SlowBody`]; [`ApiError::Malformed`] if the body ends early;
 /// [`ApiError::Closed`] if requests are no longer answered when the body has arrived.
 pub async fn read(request: &Request, payload: Payload) -> Result<Bytes, ApiError> {
-    let headers = request.http.headers();
-    let comes = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
-    // Without a body no timer is needed.
-    if !comes {
-        return Ok(Bytes::new());
-    }
-    let told = headers.get(header::CONTENT_LENGTH);
-    let told = told.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let worker = &request.worker;
-    if told.is_some_and(|length| length > worker.body_bytes_max) {
-        return Err(ApiError::TooLarge(worker.body_bytes_max));
+    let max = worker.body_bytes_max;
+    match request.body_length() {
+        // Without a body no timer is needed.
+        Some(0) => return Ok(Bytes::new()),
+        Some(length) if length > max => return Err(ApiError::TooLarge(max)),
+        _ => {}
     }
-    let read = timeout(
-        worker.body_timeout,
-        read_whole(payload, worker.body_bytes_max),
-    )
-    .await
-    .unwrap_or(Err(ApiError::SlowBody))?;
+    let read = timeout(worker.body_timeout, read_whole(payload, max)).await;
+    let read = read.unwrap_or(Err(ApiError::SlowBody))?;
     if let Some(connection) = &request.connection {
         connection.end_body();
     }
     // The body may have taken long to arrive: the gate may have closed meanwhile.
-    worker.cluster.check().map_err(ApiError::Closed)?;
+    worker.cluster.check()?;
     Ok(read)
 }
 
@@ -75,9 +63,6 @@ async fn read_whole(mut payload: Payload, max: usize) -> Result<Bytes, ApiError>
 }
 
 /// Parses a body that has to be a JSON object. `accepted`: what the error sentence asks the client to send.
-///
-/// # Errors
-/// [`ApiError::Malformed`].
 pub fn parse_json<T: DeserializeOwned>(body: &Bytes, accepted: &str) -> Result<T, ApiError> {
     let malformed = |why: String| {
         ApiError::Malformed(format!(
@@ -86,10 +71,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &Bytes, accepted: &str) -> Result<T
     };
     let text = json_utf8(body).map_err(malformed)?;
     // serde would also accept an array with the fields in their order.
-    if !text
-        .trim_start_matches([' ', '\t', '\r', '\n'])
-        .starts_with('{')
-    {
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(malformed("it is not a JSON object".to_owned()));
     }
     serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
@@ -104,10 +86,8 @@ fn json_utf8(body: &Bytes) -> Result<&str, String> {
     Ok(text)
 }
 
-/// Checks that a document is JSON and keeps it byte for byte. An empty body becomes `{}`, as in the PHP server.
-///
-/// # Errors
-/// [`ApiError::Malformed`] if it is not JSON, or JSON that PHP's parser refuses.
+/// Checks that a document is JSON that PHP's parser accepts too, and keeps it byte for byte. An empty body becomes `{}`,
+/// as in the PHP server.
 pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     if body.is_empty() {
         return Ok(Bytes::from_static(b"{}"));
@@ -150,9 +130,6 @@ fn surrogates_are_paired(text: &str) -> bool {
 
 /// Parses a body that may be left out, which gives the default. PHP clients send an empty array for an absent
 /// body, others `null`. If `lenient`, anything that is not a JSON object counts as absent too.
-///
-/// # Errors
-/// [`ApiError::Malformed`].
 pub fn parse_optional<T: DeserializeOwned + Default>(
     body: &Bytes,
     accepted: &str,

@@ -18,15 +18,11 @@ static CONDITIONS: [HeaderName; 3] = [
 impl Request {
     /// Refuses a conditional header that the route does not support. Ignored, it would make the client believe
     /// that its condition was met.
-    ///
-    /// # Errors
-    /// [`ApiError::ConditionNotOffered`].
     pub(super) fn check_conditions(&self) -> Result<(), ApiError> {
-        let headers = self.http.headers();
         let of_route = |route: Route| route.conditions(self.http.method());
         let offered = self.route.map_or(&[][..], of_route);
-        let mut sent = CONDITIONS.iter().filter(|name| headers.contains_key(*name));
-        match sent.find(|name| !offered.contains(name)) {
+        let mut others = CONDITIONS.iter().filter(|name| !offered.contains(name));
+        match others.find(|name| self.http.headers().contains_key(*name)) {
             None => Ok(()),
             Some(name) => Err(ApiError::ConditionNotOffered(name.clone())),
         }
@@ -34,9 +30,6 @@ impl Request {
 
     /// The tags in `If-None-Match`; `None` without the header. Weak tags count (RFC 9110, section 13.1.2),
     /// because a proxy that compresses weakens them.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`].
     pub fn if_none_match(&self) -> Result<Option<EntityTags>, ApiError> {
         self.entity_tags(header::IF_NONE_MATCH, true)
     }
@@ -62,9 +55,6 @@ impl Request {
 
     /// The tags in a conditional header; `None` without the header. `weak`: weak tags count too. A tag that
     /// this server cannot have made matches nothing.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] if the value is neither `*` nor a list of tags in quotation marks.
     fn entity_tags(&self, header: HeaderName, weak: bool) -> Result<Option<EntityTags>, ApiError> {
         let malformed = || {
             ApiError::Malformed(format!(

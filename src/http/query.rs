@@ -31,9 +31,6 @@ pub struct Query<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 
 impl<'r> Query<'r> {
     /// Decodes a query. `text`: what follows the question mark.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] for an invalid escape or invalid UTF-8.
     pub fn parse(text: &'r str) -> Result<Query<'r>, ApiError> {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -49,9 +46,6 @@ impl<'r> Query<'r> {
     }
 
     /// A flag: `0`, `1`, `true` or `false`; `None` if it is not sent.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] for anything else.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.get(name) {
             None => Ok(None),
@@ -62,9 +56,6 @@ impl<'r> Query<'r> {
     }
 
     /// The parameter `wait`: decimal seconds from 0 to `max`; `None` if it is not sent.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] for anything else.
     pub fn wait(&self, max: Duration) -> Result<Option<Duration>, ApiError> {
         let Some(text) = self.get("wait") else {
             return Ok(None);
@@ -76,9 +67,6 @@ impl<'r> Query<'r> {
     }
 
     /// A whole number in `range`; `default` if it is not sent.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] for anything else.
     pub fn count(
         &self,
         name: &str,

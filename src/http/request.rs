@@ -2,13 +2,13 @@
 //!
 //! Its query is parsed in `query`, its conditional headers in `conditions`, its body in `body`.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::HttpRequest;
+use actix_web::http::header;
 
 use super::auth::{KnownKey, Right, identify};
 use super::client_address;
@@ -25,7 +25,6 @@ use crate::shared::caller::{Caller, RequestTag};
 /// One request without its body. What its fields hold is derived from the head once, for handlers and
 /// middleware.
 pub struct Request {
-    /// The request as actix-web parsed it.
     pub http: HttpRequest,
     pub worker: Rc<Worker>,
     pub began: Instant,
@@ -95,7 +94,7 @@ impl Request {
         };
         let right = check_right(right, needed)?;
         self.check_conditions()?;
-        self.worker.cluster.check().map_err(ApiError::Closed)?;
+        self.worker.cluster.check()?;
         Ok(right)
     }
 
@@ -105,9 +104,6 @@ impl Request {
     }
 
     /// The key that the request carries.
-    ///
-    /// # Errors
-    /// [`ApiError::KeyMissing`] or [`ApiError::KeyUnknown`].
     pub fn authenticate(&self) -> Result<&KnownKey, ApiError> {
         self.key
             .as_ref()
@@ -126,6 +122,18 @@ impl Request {
     /// The name that the operator gave the request's key.
     pub fn caller_key(&self) -> Result<KeyName, ApiError> {
         KeyName::parse(&self.authenticate()?.name).map_err(|_| ApiError::KeyUnknown)
+    }
+
+    /// Length of the body in bytes, 0 without a body; `None` if it is chunked, whatever `Content-Length` says.
+    pub fn body_length(&self) -> Option<usize> {
+        let headers = self.http.headers();
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            return None;
+        }
+        let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+            return Some(0);
+        };
+        length.to_str().ok()?.parse().ok()
     }
 
     /// The segments of a path below `/resource`, as they were sent; all `None` for other paths.
@@ -147,13 +155,9 @@ impl Request {
     pub fn name_and_selector(&self) -> Result<(ResourceName, Selector), ApiError> {
         let [name, selector, _] = self.segments();
         let name = parse_name(name)?;
-        let selector = Selector::parse(&selector_text(selector)?);
-        Ok((name, selector.map_err(malformed_selector)?))
-    }
-
-    /// The name in a path whose selector the route does not need. A malformed selector is refused all the same.
-    pub fn name_before_selector(&self) -> Result<ResourceName, ApiError> {
-        self.name_and_selector().map(|(name, _)| name)
+        let text = decode_strictly(selector.unwrap_or_default()).map_err(malformed_selector)?;
+        let selector = Selector::parse(&text).map_err(malformed_selector)?;
+        Ok((name, selector))
     }
 
     pub fn query(&self) -> Result<Query<'_>, ApiError> {
@@ -176,9 +180,6 @@ impl Request {
     }
 
     /// The value of `Idempotency-Key`; `None` without the header.
-    ///
-    /// # Errors
-    /// [`ApiError::Malformed`] if it is not 1 to 255 visible ASCII characters.
     pub fn idempotency_key(&self) -> Result<Option<IdempotencyKey>, ApiError> {
         let Some(value) = self.http.headers().get(&IDEMPOTENCY_KEY) else {
             return Ok(None);
@@ -213,9 +214,4 @@ fn malformed_selector(why: impl Display) -> ApiError {
 fn parse_name(sent: Option<&str>) -> Result<ResourceName, ApiError> {
     let text = decode_strictly(sent.unwrap_or_default()).map_err(malformed_name)?;
     ResourceName::parse(&text).map_err(malformed_name)
-}
-
-/// `sent`: the segment as it stands in the path.
-fn selector_text(sent: Option<&str>) -> Result<Cow<'_, str>, ApiError> {
-    decode_strictly(sent.unwrap_or_default()).map_err(malformed_selector)
 }

@@ -152,14 +152,14 @@ pub fn decimal(seconds: &str, most: f64) -> Option<u64> {
 }
 
 /// An optional integer in `range`; `null` counts as absent. `field`: its name in the error text.
-fn whole_in<'de, D: Deserializer<'de>>(
+fn whole_in<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     deserializer: D,
-    range: RangeInclusive<u16>,
+    range: RangeInclusive<u64>,
     field: &str,
-) -> Result<Option<u16>, D::Error> {
+) -> Result<Option<T>, D::Error> {
     let read = |json: &str| {
-        let number = u16::try_from(whole(json)?).ok();
-        number.filter(|number| range.contains(number))
+        let number = whole(json).filter(|number| range.contains(number));
+        T::try_from(number?).ok()
     };
     let (least, most) = (range.start(), range.end());
     let accepts = format!("{field} must be an integer from {least} to {most}");
@@ -167,11 +167,10 @@ fn whole_in<'de, D: Deserializer<'de>>(
 }
 
 fn slots<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    whole_in(deserializer, 1..=ResourceOptions::SLOTS_MAX, "slots")
+    whole_in(deserializer, 1..=ResourceOptions::SLOTS_MAX.into(), "slots")
 }
 
 fn lock_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    let most = u16::from(ResourceOptions::LOCK_DELAY_MAX);
-    let seconds = whole_in(deserializer, 0..=most, "lockDelay")?;
-    Ok(seconds.and_then(|seconds| u8::try_from(seconds).ok()))
+    let most = ResourceOptions::LOCK_DELAY_MAX.into();
+    whole_in(deserializer, 0..=most, "lockDelay")
 }

@@ -49,15 +49,10 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
 pub fn refusal(reply: Reply) -> ApiError {
     match reply {
         Reply::Refused(refusal, token) => ApiError::Refused(refusal, token),
-        Reply::Closed(closed) => ApiError::Closed(closed),
+        Reply::Closed(closed) => closed.into(),
         // A success of another operation than this route's: there is nothing to tell the client.
-        _ => not_told(),
+        _ => ApiError::Refused(Refusal::NotStored, None),
     }
-}
-
-/// The error of an answer that cannot be written.
-fn not_told() -> ApiError {
-    ApiError::Refused(Refusal::NotStored, None)
 }
 
 /// The answer to a conditional read of what the client has already. With the fencing token if it holds the lock.
@@ -81,7 +76,8 @@ pub fn document(
         return Ok(json_text(response, document.json.clone()));
     }
     // A document is checked to be UTF-8 before it is stored: this cannot fail.
-    let data = std::str::from_utf8(&document.json).map_err(|_| not_told())?;
+    let refused = |_| ApiError::Refused(Refusal::NotStored, None);
+    let data = std::str::from_utf8(&document.json).map_err(refused)?;
     let text = response_bodies::wrapped(selector, document, data);
     Ok(json_text(response, text))
 }
@@ -117,15 +113,14 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
     match reply {
         Reply::Locked {
             answer: Answer::Granted(grant),
-            document: Some(found),
-        } => document(granted_head(StatusCode::OK, &grant), selector, &found, raw),
-        Reply::Locked {
-            answer: Answer::Granted(grant),
-            document: None,
-        } => {
-            let response = granted_head(StatusCode::ACCEPTED, &grant);
-            Ok(json_text(response, r#"{"unavailable":true}"#))
-        }
+            document: found,
+        } => match found {
+            Some(found) => document(granted_head(StatusCode::OK, &grant), selector, &found, raw),
+            None => {
+                let response = granted_head(StatusCode::ACCEPTED, &grant);
+                Ok(json_text(response, r#"{"unavailable":true}"#))
+            }
+        },
         Reply::Locked {
             answer:
                 Answer::Queued {

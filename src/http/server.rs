@@ -71,9 +71,6 @@ fn when_stopped(
 /// Starts the workers on a bound listener, with TLS if `tls` is given. `cluster` makes the client of each
 /// worker. `with_peers` adds the listener for other instances, which the same threads serve. Must be called inside
 /// an actix system.
-///
-/// # Errors
-/// The I/O error of a listener.
 pub fn run(
     listener: TcpListener,
     settings: &Settings,

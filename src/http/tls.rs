@@ -82,9 +82,6 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// The TLS configuration of a listener with this certificate.
-///
-/// # Errors
-/// The built-in cryptography does not support TLS 1.2 and 1.3.
 pub fn server_config(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?

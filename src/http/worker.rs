@@ -10,7 +10,6 @@ use crate::metrics::requests::RequestSeries;
 use crate::shared::caller::RequestTag;
 use crate::shared::server_state::ServerState;
 
-/// State that all requests of one worker thread share.
 pub struct Worker {
     pub cluster: ClusterClient,
     pub policy: SharedPolicy,

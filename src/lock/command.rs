@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::names::{
-    FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, TicketId, Ttl, WallMillis,
+    FencingToken, IdempotencyKey, Millis, Mode, Now, Owner, Reason, Ticket, TicketId, Ttl,
+    WallMillis,
 };
 use super::rows::{EndReason, Forced, LockChanges, TicketRow};
 
@@ -141,8 +142,7 @@ pub enum Command {
         waiter: TicketId,
         forced: Box<Forced>,
     },
-    /// May this caller delete the resource now? If so, every parked request is refused with
-    /// [`Refusal::NoResource`].
+    /// May this caller delete the resource now? If so, parked requests get [`Refusal::NoResource`].
     Delete {
         request: RequestId,
         presented: PresentedTicket,
@@ -154,19 +154,16 @@ pub enum Command {
 }
 
 impl Command {
-    /// The presented ticket. `None`: this command never carries one.
-    pub fn presented(&self) -> Option<PresentedTicket> {
+    /// The ticket of the command's request.
+    pub fn presented(&self) -> PresentedTicket {
         match self {
             Command::Acquire(LockRequest { presented, .. })
             | Command::Touch { presented, .. }
             | Command::Write { presented, .. }
             | Command::Renew { presented, .. }
             | Command::Unlock { presented, .. }
-            | Command::Delete { presented, .. } => Some(*presented),
-            Command::ForceUnlock { .. }
-            | Command::RemoveWaiter { .. }
-            | Command::Vanished { .. }
-            | Command::Tick => None,
+            | Command::Delete { presented, .. } => *presented,
+            _ => PresentedTicket::Absent,
         }
     }
 }
@@ -188,6 +185,30 @@ pub struct HolderView {
     /// When its ticket was last presented. `None`: not since a restart.
     pub renewed_at: Option<WallMillis>,
     pub client: Option<IpAddr>,
+}
+
+impl HolderView {
+    /// The lease with these stored values, which ends at `expires` on the monotonic clock.
+    pub fn new(
+        row: &TicketRow,
+        token: FencingToken,
+        acquired_at: WallMillis,
+        expires: Option<Millis>,
+        now: Now,
+    ) -> HolderView {
+        HolderView {
+            owner: row.owner.clone(),
+            reason: row.reason.clone(),
+            mode: row.mode,
+            acquired_at,
+            expires_at: expires.map(|at| now.wall_at(at)),
+            expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
+            token,
+            queued_at: row.queued_at,
+            renewed_at: None,
+            client: None,
+        }
+    }
 }
 
 /// A place in the queue as anybody may see it. Never contains the ticket.
@@ -297,8 +318,7 @@ pub enum Answer {
         position: usize,
         ended: Death,
     },
-    /// The write may happen now, with the changes of this step. `token`: the caller's lease, also if this
-    /// step released it; `None` without a lease.
+    /// The write may happen now, with the changes of this step. `token`: that of the caller's lease, if it has one.
     Writable {
         token: Option<FencingToken>,
     },

@@ -13,8 +13,6 @@ pub struct Ended {
     next: u64,
     /// Each with the last millisecond, on the monotonic clock, in which it is remembered.
     entries: VecDeque<(EndedRow, Millis)>,
-    /// At most the earliest of these times; 0 if there are none. Cached: `entries` is cold memory.
-    all_until: Millis,
 }
 
 impl EndedRow {
@@ -39,20 +37,15 @@ impl Ended {
         rows.sort_by_key(|row| row.n);
         Ended {
             next: rows.last().map_or(0, |row| row.n + 1),
-            all_until: if rows.is_empty() { 0 } else { until },
             entries: rows.into_iter().map(|row| (row, until)).collect(),
         }
     }
 
-    /// Remembers an ended ticket until `until`, and forgets the oldest one if there are [`ENDED_MAX`]. Returns the
-    /// row to store, with its number.
+    /// Remembers an ended ticket until `until`, instead of the oldest if there are too many. Returns the row to store.
     pub fn remember(&mut self, mut row: EndedRow, until: Millis) -> EndedRow {
         row.n = self.next;
         self.next += 1;
-        if self.entries.is_empty() {
-            self.all_until = until;
-        }
-        if self.entries.len() as u64 == ENDED_MAX {
+        if self.entries.len() as u64 >= ENDED_MAX {
             self.entries.pop_front();
         }
         self.entries.push_back((row.clone(), until));
@@ -72,8 +65,7 @@ impl Ended {
             .any(|(row, _)| row.reason == EndReason::ForcedOff && row.ticket.id() == id)
     }
 
-    /// The ended ticket that was made by a request with this idempotency key, if it is still remembered at
-    /// `now`.
+    /// The ended ticket that a request with this idempotency key made, if it is still remembered at `now`.
     pub fn with_key(&self, key: &IdempotencyKey, now: Millis) -> Option<&EndedRow> {
         let has_key = |row: &&EndedRow| row.attempt().is_some_and(|(made, _)| made.key == *key);
         self.remembered(now).map(|(row, _)| row).find(has_key)
@@ -87,17 +79,5 @@ impl Ended {
     /// The tickets that are remembered at `now`, each with its time.
     pub fn remembered(&self, now: Millis) -> impl Iterator<Item = &(EndedRow, Millis)> {
         self.entries.iter().filter(move |(_, until)| now <= *until)
-    }
-
-    /// Removes the entries that are past their time.
-    pub fn forget(&mut self, now: Millis) {
-        if self.all_until >= now {
-            return;
-        }
-        let is_past = |(_, until): &(EndedRow, Millis)| *until < now;
-        while self.entries.front().is_some_and(is_past) {
-            self.entries.pop_front();
-        }
-        self.all_until = self.entries.front().map_or(0, |(_, until)| *until);
     }
 }

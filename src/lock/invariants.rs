@@ -193,7 +193,7 @@ pub fn check_step(
 
 /// Whether the command presents the ticket of this row.
 fn presents(command: &Command, row: &TicketRow) -> bool {
-    command.presented() == Some(PresentedTicket::Ticket(row.ticket))
+    command.presented() == PresentedTicket::Ticket(row.ticket)
 }
 
 /// The live leases while the events of one step are replayed: token and mode.

@@ -7,8 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
-/// Milliseconds: a duration, or a time on this instance's monotonic clock, of which only differences mean
-/// anything.
+/// Milliseconds: a duration, or a time on the monotonic clock of this process.
 pub type Millis = u64;
 
 /// Milliseconds since the Unix epoch. Stored and shown to people; no rule depends on it.
@@ -99,9 +98,9 @@ impl From<Seconds> for Ttl {
 pub enum Mode {
     /// Alone; on a resource with slots, beside other exclusive leases, up to the number of slots.
     #[default]
-    Exclusive,
+    Exclusive = 0,
     /// Beside other shared leases.
-    Shared,
+    Shared = 1,
 }
 
 impl Mode {
@@ -114,10 +113,7 @@ impl Mode {
 
     /// The number that stores keep.
     pub fn number(self) -> u8 {
-        match self {
-            Mode::Exclusive => 0,
-            Mode::Shared => 1,
-        }
+        self as u8
     }
 
     /// The inverse of [`Mode::number`].
@@ -130,8 +126,7 @@ impl Mode {
 /// The options of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResourceOptions {
-    /// TTL of its leases, or how long requests wait, as the [`Profile`](super::Profile) says. Zero:
-    /// without limit.
+    /// TTL of its leases or, in the `php` profile, how long requests wait. Zero: without limit.
     pub timeout: Seconds,
     /// How many exclusive leases may hold at once: 1 to [`ResourceOptions::SLOTS_MAX`].
     pub slots: u16,
@@ -266,8 +261,7 @@ name_type!(
     KeyName
 );
 
-/// A client's name for one attempt to lock, by which a retry finds its ticket: 1 to 255 visible ASCII
-/// characters.
+/// A client's name for one attempt to lock, by which a retry finds its ticket.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IdempotencyKey(Arc<str>);
 
@@ -298,8 +292,7 @@ impl fmt::Debug for IdempotencyKey {
 
 /// An unguessable capability: one place in the queue, then one lease.
 ///
-/// Written as 32 lowercase hexadecimal digits, like the PHP server's tickets. `Debug` hides the digits, so
-/// that no log line can leak a ticket.
+/// Written as 32 lowercase hexadecimal digits. `Debug` hides them, so that no log line can leak a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     // Not a u128: that is aligned to 16 bytes, and an `Option<Ticket>` would take 32.
@@ -322,6 +315,15 @@ const HEX_VALUES: [u8; 256] = {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// `None` unless these are 16 lowercase hexadecimal digits.
+fn from_digits(digits: &[u8]) -> Option<u64> {
+    let digits: &[u8; 16] = digits.try_into().ok()?;
+    digits.iter().try_fold(0_u64, |bits, digit| {
+        let value = HEX_VALUES[usize::from(*digit)];
+        (value != NO_DIGIT).then_some(bits << 4 | u64::from(value))
+    })
+}
+
 impl Ticket {
     /// A ticket from 128 random bits.
     pub fn from_bits(bits: u128) -> Ticket {
@@ -337,18 +339,11 @@ impl Ticket {
 
     /// `None` unless the text is 32 lowercase hexadecimal digits.
     pub fn parse(text: &str) -> Option<Ticket> {
-        let digits: &[u8; 32] = text.as_bytes().try_into().ok()?;
         // In two halves: shifting digits into a u64 is several times as fast as into a u128.
-        let half = |digits: &[u8]| {
-            digits.iter().try_fold(0_u64, |bits, digit| {
-                let value = HEX_VALUES[usize::from(*digit)];
-                (value != NO_DIGIT).then_some(bits << 4 | u64::from(value))
-            })
-        };
-        let (high, low) = digits.split_at(16);
+        let (high, low) = text.as_bytes().split_at_checked(16)?;
         Some(Ticket {
-            high: half(high)?,
-            low: half(low)?,
+            high: from_digits(high)?,
+            low: from_digits(low)?,
         })
     }
 
@@ -406,10 +401,7 @@ pub struct TicketId(u64);
 impl TicketId {
     /// `None` unless the text is 16 lowercase hexadecimal digits.
     pub fn parse(text: &str) -> Option<TicketId> {
-        let is_digit = |byte: u8| HEX_VALUES[usize::from(byte)] != NO_DIGIT;
-        let fits = text.len() == 16 && text.bytes().all(is_digit);
-        let bits = u64::from_str_radix(text, 16).ok();
-        bits.filter(|_| fits).map(TicketId)
+        from_digits(text.as_bytes()).map(TicketId)
     }
 }
 

@@ -31,8 +31,7 @@ pub struct Open {
     pub request: RequestId,
     /// When it arrived.
     pub since: Millis,
-    /// Parked if this has a deadline. Otherwise its answer is on its way to the client, or its document is being
-    /// loaded.
+    /// Parked if this has a deadline. Otherwise its answer is on its way, or its document is being loaded.
     pub policy: WaitPolicy,
     /// It asks to write, not to lock.
     pub writes: bool,
@@ -52,21 +51,19 @@ impl Open {
 pub struct Waiter {
     pub row: TicketRow,
     pub delivery: TicketDelivery,
-    /// The place of a write without a ticket. No client is told its ticket, it is never stored, and it ends with
-    /// its request.
+    /// The place of a write without a ticket: never told, never stored, and gone with its request.
     pub ticketless_write: bool,
     /// The store has `row`, or the changes of this step contain it.
     pub stored: bool,
-    /// Its [`Event::Queued`](super::Event::Queued) was sent. The end of a place without it is no event either, unless
-    /// it was ended by force.
+    /// Its `Event::Queued` was sent. The end of a place without it is no event either, unless it was forced.
     pub announced: bool,
     /// Address of the client that last asked with this ticket.
     pub client: Option<IpAddr>,
+    /// When its ticket was last presented, or its last request ended.
+    pub last_seen: Millis,
     open: Vec<Open>,
-    /// When it stops being near, or, if it is not near, is dropped, unless the ticket is presented before.
-    /// `None`: a request is open.
+    /// When it stops being near or, if it is not near, is dropped. `None`: a request is open.
     due: Option<Millis>,
-    last_seen: Millis,
 }
 
 impl Waiter {
@@ -78,7 +75,7 @@ impl Waiter {
         queued_at: Option<WallMillis>,
     ) -> Waiter {
         let (ttl, mode) = (options.ttl, options.mode());
-        let mut waiter = Waiter::new(TicketRow {
+        let row = TicketRow {
             ticket,
             seq,
             owner: options.owner,
@@ -87,9 +84,11 @@ impl Waiter {
             reason: options.reason,
             queued_at,
             key: options.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
-        });
-        waiter.client = options.client;
-        waiter
+        };
+        Waiter {
+            client: options.client,
+            ..Waiter::new(row)
+        }
     }
 
     fn new(row: TicketRow) -> Waiter {
@@ -105,9 +104,9 @@ impl Waiter {
             stored: false,
             announced: false,
             client: None,
+            last_seen: 0,
             open: Vec::new(),
             due: None,
-            last_seen: 0,
         }
     }
 
@@ -129,11 +128,6 @@ impl Waiter {
 
     pub fn is_parked(&self) -> bool {
         self.parked().next().is_some()
-    }
-
-    /// When its ticket was last presented, or its last request ended, on the monotonic clock.
-    pub fn last_seen(&self) -> Millis {
-        self.last_seen
     }
 
     pub fn has_open_requests(&self) -> bool {
@@ -317,8 +311,7 @@ impl Queue {
         self.set_due(seq, None);
     }
 
-    /// Ends the wait of this request, and returns the request as it waited. It stays open until its answer has
-    /// left.
+    /// Ends the wait of this request, and returns it as it waited. It stays open until its answer has left.
     pub fn unpark(&mut self, request: RequestId) -> Option<(Seq, Open)> {
         let seq = self.with_request(request)?;
         let waiter = self.waiters.get_mut(&seq)?;

@@ -61,8 +61,7 @@ pub struct TicketRow {
     pub ttl: Option<Ttl>,
     pub mode: Mode,
     pub reason: Option<Reason>,
-    /// When the ticket took its place in the queue. `None`: it was granted without waiting, or stored by a
-    /// version without this column.
+    /// When the ticket took its place in the queue. `None`: it did not wait, or an earlier version stored it.
     pub queued_at: Option<WallMillis>,
     /// Boxed: most tickets have none.
     pub key: Option<Box<KeyRow>>,
@@ -80,8 +79,7 @@ pub struct KeyRow {
 /// One ended ticket. A store deletes the rows for which [`EndedRow::is_outlived_by`] holds of a newer row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedRow {
-    /// Number within the resource, in the order in which its tickets ended; used once. The core gives it out when
-    /// it remembers the ticket.
+    /// Number within the resource, in the order in which its tickets ended; used once.
     pub n: u64,
     pub ticket: Ticket,
     pub reason: EndReason,
@@ -92,8 +90,7 @@ pub struct EndedRow {
 /// What is remembered of some ended tickets besides the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedMore {
-    /// The request that made the ticket, if it had an idempotency key, and its owner: a late copy of it must not
-    /// take the lock anew.
+    /// The idempotency key that made the ticket, and its owner: a late copy of the request must not take the lock.
     pub attempt: Option<(KeyRow, Option<Owner>)>,
     pub forced: Option<Forced>,
 }
@@ -130,8 +127,7 @@ pub struct LockRows {
     pub ended: Vec<EndedRow>,
 }
 
-/// The changed rows of one lock: the output of a step of the core, and the content of batches and of the
-/// journal.
+/// The changed rows of one lock: the output of a step, and the content of batches and of the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockChanges {
     pub head: Option<HeadRow>,
@@ -171,8 +167,7 @@ impl LockChanges {
         self.waiting.insert(ticket, None);
     }
 
-    /// Adds an ended ticket, which is newer than those before, and drops those that are no longer among the newest
-    /// [`ENDED_MAX`].
+    /// Adds a newer ended ticket, and drops those that are no longer among the newest [`ENDED_MAX`].
     pub fn end(&mut self, row: EndedRow) {
         self.ended.push(row);
         if let [oldest, .., newest] = &self.ended[..]
@@ -205,25 +200,19 @@ impl LockChanges {
         if let Some(head) = &self.head {
             rows.head.clone_from(head);
         }
-        if !self.holding.is_empty() {
-            rows.holding
-                .retain(|row| !self.holding.contains_key(&row.ticket.ticket));
-            rows.holding
-                .extend(self.holding.values().flatten().cloned());
-        }
-        if !self.waiting.is_empty() {
-            rows.waiting
-                .retain(|row| !self.waiting.contains_key(&row.ticket));
-            rows.waiting
-                .extend(self.waiting.values().flatten().cloned());
-        }
-        if !self.ended.is_empty() {
-            let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
-            rows.ended.retain(|row| !known(row.n));
-            rows.ended.extend(self.ended.iter().cloned());
-            let newest = rows.ended.iter().map(|row| row.n).max();
-            rows.ended
-                .retain(|row| newest.is_none_or(|newest| !row.is_outlived_by(newest)));
+        rows.holding
+            .retain(|row| !self.holding.contains_key(&row.ticket.ticket));
+        rows.holding
+            .extend(self.holding.values().flatten().cloned());
+        rows.waiting
+            .retain(|row| !self.waiting.contains_key(&row.ticket));
+        rows.waiting
+            .extend(self.waiting.values().flatten().cloned());
+        let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
+        rows.ended.retain(|row| !known(row.n));
+        rows.ended.extend(self.ended.iter().cloned());
+        if let Some(newest) = rows.ended.iter().map(|row| row.n).max() {
+            rows.ended.retain(|row| !row.is_outlived_by(newest));
         }
     }
 }

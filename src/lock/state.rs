@@ -90,8 +90,7 @@ impl LockState {
         state
     }
 
-    /// The next time at which [`Command::Tick`](super::Command::Tick) has something to do, on the monotonic
-    /// clock. `None`: never.
+    /// The next time at which [`Command::Tick`](super::Command::Tick) has something to do. `None`: never.
     pub fn deadline(&self) -> Option<Millis> {
         let lease = self.leases.next_end().map(|(at, _)| at);
         let queue = self.queue_ref();
@@ -146,8 +145,7 @@ impl LockState {
         self.reserved.is_some() || self.delay_until.is_some()
     }
 
-    /// Whether the lock is free and nobody waits: then this state can be dropped and read from the store again
-    /// without losing anything.
+    /// Whether the lock is free and nobody waits: then nothing is lost if this state is read from the store again.
     pub fn is_idle(&self) -> bool {
         !self.is_locked() && self.queue.is_none()
     }
@@ -162,8 +160,7 @@ impl LockState {
     }
 
     /// The ended tickets to remember after the resource is removed, and until when: those that expired or were
-    /// forced off, and those with an idempotency key, because a late copy of that request must not take the lock
-    /// anew.
+    /// forced off, and those with an idempotency key (see [`EndedMore`](super::rows::EndedMore)).
     pub fn lost_tickets(&self, now: Millis) -> Vec<(EndedRow, Millis)> {
         let lost = self.ended.remembered(now);
         lost.filter(|(row, _)| row.reason != EndReason::Released || row.attempt().is_some())
@@ -205,8 +202,7 @@ impl LockState {
         first.row.queued_at
     }
 
-    /// The first `count` places of the queue. Places of ticketless writes are left out, but count in the
-    /// positions of the others.
+    /// The first `count` places of the queue. Ticketless writes are left out, but count in the positions.
     pub fn places(&self, now: Now, count: usize) -> Vec<PlaceView> {
         let queue = self.queue_ref().into_iter();
         let places = queue.flat_map(|queue| queue.iter().map(move |place| (queue, place)));
@@ -216,7 +212,7 @@ impl LockState {
         let view = |(position, (queue, (seq, waiter))): (usize, (&Queue, (Seq, &Waiter)))| {
             let last_seen_at = match waiter.has_open_requests() {
                 true => now.wall,
-                false => now.wall_at(waiter.last_seen()),
+                false => now.wall_at(waiter.last_seen),
             };
             PlaceView {
                 id: waiter.row.ticket.id(),
@@ -248,8 +244,7 @@ impl LockState {
         self.leases.with_ticket(ticket).map(|lease| lease.token)
     }
 
-    /// Whether a write with this waiting ticket is granted the lock: it is reserved for the ticket, which does not
-    /// share it.
+    /// Whether a write with this waiting ticket is granted the lock, which is reserved for it.
     pub fn would_grant_write(&self, ticket: Ticket) -> bool {
         let place = self.reserved.and_then(|seq| self.queue_ref()?.get(seq));
         place.is_some_and(|w| w.row.ticket == ticket && w.row.mode == Mode::Exclusive)
@@ -287,8 +282,7 @@ impl LockState {
         self.queue_ref().and_then(Queue::first_near)
     }
 
-    /// Whether a lease of this mode can begin now: it fits the current leases, and no lock-delay runs. Does not look
-    /// at the queue.
+    /// Whether a lease of this mode fits the current leases, and no lock-delay runs. Does not look at the queue.
     pub(super) fn admits(&self, mode: Mode) -> bool {
         if self.delay_until.is_some() {
             return false;
@@ -360,16 +354,9 @@ impl LockState {
             None => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
         };
         HolderView {
-            owner: lease.row.owner.clone(),
-            reason: lease.row.reason.clone(),
-            mode: lease.row.mode,
-            acquired_at: lease.acquired_at,
-            expires_at: expires.map(|at| now.wall_at(at)),
-            expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
-            token: lease.token,
-            queued_at: lease.row.queued_at,
             renewed_at: lease.seen.map(|at| now.wall_at(at)),
             client: lease.client,
+            ..HolderView::new(&lease.row, lease.token, lease.acquired_at, expires, now)
         }
     }
 

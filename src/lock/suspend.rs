@@ -47,8 +47,7 @@ impl LockState {
             && self.delay_until.is_none()
     }
 
-    /// What to keep of this lock while its state is out of memory. Call it once all its changes are durable.
-    /// `None`: the lock cannot be suspended.
+    /// What to keep of this lock, all of whose changes are durable. `None`: it cannot be suspended.
     pub fn suspend(&self) -> Option<SuspendedLease> {
         let lease = self.leases.first().filter(|_| self.can_suspend())?;
         Some(SuspendedLease {

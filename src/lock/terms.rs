@@ -22,11 +22,8 @@ impl Profile {
 
     /// The inverse of [`Profile::name`].
     pub fn parse(text: &str) -> Option<Profile> {
-        match text {
-            "default" => Some(Profile::Default),
-            "php" => Some(Profile::Php),
-            _ => None,
-        }
+        let all = [Profile::Default, Profile::Php];
+        all.into_iter().find(|profile| profile.name() == text)
     }
 
     // What differs between the profiles: one method for each row of the table in `docs/protocol.md`, "Profiles".
@@ -67,8 +64,7 @@ impl Profile {
     }
 }
 
-/// The profile and the limits that [`super::LockState::apply`] works by. A name in capitals is the setting that a
-/// limit comes from.
+/// The profile and the limits that [`super::LockState::apply`] works by, each with its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub profile: Profile,

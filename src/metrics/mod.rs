@@ -8,12 +8,10 @@
 //! |---|---|
 //! | `mod` | all metrics, each with its help |
 //! | `factory` | makes metrics and registers them |
-//! | `locks` | what a grant and the end of a lease count |
 //! | `requests` | what an answered request counts |
 //! | `per_thread` | metrics that every request updates, with a copy for each thread |
 
 mod factory;
-mod locks;
 pub mod per_thread;
 pub mod requests;
 
@@ -23,7 +21,9 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::lock::Millis;
 use crate::store::StoreError;
+use crate::store::history::LeaseEnd;
 use factory::SOUND;
 use per_thread::PerThread;
 
@@ -183,6 +183,28 @@ impl Metrics {
         factory::shared(&self.registry, factory::options(name, help), factory::gauge)
     }
 
+    /// Counts a grant.
+    pub fn granted(&self, waited: Millis) {
+        self.lock_grants_total.mine().inc();
+        self.lock_wait_seconds.mine().observe(waited as f64 / 1e3);
+    }
+
+    /// Number of grants since the start, promotions included.
+    pub fn grants(&self) -> u64 {
+        self.lock_grants_total.all().map(IntCounter::get).sum()
+    }
+
+    /// Counts the end of a lease.
+    pub fn ended(&self, end: LeaseEnd, held: Millis) {
+        self.lock_ends_total[end as usize].mine().inc();
+        self.lock_held_seconds.mine().observe(held as f64 / 1e3);
+    }
+
+    /// Number of held locks of live actors and of dormant resources.
+    pub fn held(&self) -> i64 {
+        self.locks_held.all().map(IntGauge::get).sum()
+    }
+
     /// Counts an error of the store.
     pub fn store_failed(&self, error: &StoreError) {
         let kind = match error {
@@ -196,9 +218,6 @@ impl Metrics {
     }
 
     /// All metrics, in the Prometheus text format.
-    ///
-    /// # Errors
-    /// The encoder refuses a metric, which would be a mistake in this module.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

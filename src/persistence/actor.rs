@@ -32,24 +32,21 @@ const HISTORY_EVERY: Duration = Duration::from_secs(2);
 /// Pause between two checkpoints, in which the store catches up on what commits put off.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-/// Sends the result of an operation, once, to the task that waits for it.
-pub(super) type ResultSender = oneshot::Sender<Result<(), StoreError>>;
-
 pub struct Persistence {
     pub(super) server: Arc<ServerState>,
     pub(super) registry: Option<Recipient<RegistryNotice>>,
     /// Sends the result of the first attempt to open the store.
-    pub(super) first_open: Option<ResultSender>,
+    pub(super) first_open: Option<oneshot::Sender<Result<(), StoreError>>>,
     /// Says also whether the store is open.
     pub(super) commits: Arc<parking_lot::Mutex<CommitQueue>>,
     /// Names in the transaction that is in progress, with their indexes in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
-    /// Loads of names that have a commit queued or in progress, until it is stored.
-    pub(super) deferred: Vec<(ResourceName, ResultSender)>,
+    /// Loads of names that have a commit queued or in progress, until it is stored. Dropped if the store is lost.
+    pub(super) deferred: Vec<(ResourceName, oneshot::Sender<()>)>,
     /// A gift or take-over of slots is in progress.
     pub(super) slots_move: bool,
     /// No gift or take-over begins before this time.
-    pub(super) no_move_before: Option<Instant>,
+    pub(super) no_move_before: Instant,
     /// Number of gifts, made or in doubt. A heartbeat that was sent before the last one shows slots that are
     /// gone.
     pub(super) gifts: u64,
@@ -65,14 +62,12 @@ pub struct Persistence {
     pub(super) checkpointing: bool,
     /// Held while past leases are handed to the store: one hand-over at a time, and none while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
-    /// When the first of the attempts to open the store failed that have failed since it was last open.
-    pub(super) failing_since: Option<Instant>,
     /// The last message that was logged about a store that is not open, so that it is logged once.
     pub(super) last_warning: String,
     /// When a failed read was last logged: thousands may fail.
     pub(super) read_failure_logged: Option<Instant>,
-    /// Sent once no commit is queued or in progress.
-    pub(super) drained: Vec<oneshot::Sender<()>>,
+    /// The sender of [`PersistenceNotice::Finish`], until no commit is queued or in progress.
+    pub(super) finishing: Option<oneshot::Sender<()>>,
     alive: LivenessGuard,
 }
 
@@ -80,7 +75,7 @@ impl Persistence {
     pub fn new(
         server: Arc<ServerState>,
         commits: Arc<parking_lot::Mutex<CommitQueue>>,
-        first_open: ResultSender,
+        first_open: oneshot::Sender<Result<(), StoreError>>,
     ) -> Persistence {
         Persistence {
             alive: server.liveness.actor(PERSISTENCE),
@@ -91,7 +86,7 @@ impl Persistence {
             in_flight: HashMap::default(),
             deferred: Vec::new(),
             slots_move: false,
-            no_move_before: None,
+            no_move_before: Instant::now(),
             gifts: 0,
             heartbeat_open: false,
             heartbeat_again: false,
@@ -100,10 +95,9 @@ impl Persistence {
             slots_given: None,
             checkpointing: false,
             handing_over: Arc::default(),
-            failing_since: None,
             last_warning: String::new(),
             read_failure_logged: None,
-            drained: Vec::new(),
+            finishing: None,
         }
     }
 
@@ -173,33 +167,35 @@ impl Handler<PersistenceNotice> for Persistence {
             PersistenceNotice::Heartbeat => self.send_heartbeat(ctx),
             PersistenceNotice::Registry(registry) => self.registry = Some(registry),
             PersistenceNotice::GiveSlots(given) => self.give_slots(given, ctx),
-            PersistenceNotice::Finish(finished) => self.finish(finished, ctx),
+            PersistenceNotice::Finish(finished) => {
+                self.finishing = Some(finished);
+                self.work(ctx);
+                self.finish_if_drained(ctx);
+            }
         }
     }
 }
 
 impl Persistence {
-    fn finish(&mut self, finished: oneshot::Sender<()>, ctx: &mut Context<Self>) {
-        let (tx, rx) = oneshot::channel();
-        self.drained.push(tx);
-        self.work(ctx);
-        self.notify_drained();
+    /// Closes the store if this instance ends and no commit is queued or in progress.
+    pub(super) fn finish_if_drained(&mut self, ctx: &mut Context<Self>) {
+        if !self.commits.lock().is_empty() || !self.in_flight.is_empty() {
+            return;
+        }
+        let Some(finished) = self.finishing.take() else {
+            return;
+        };
         // From here on nothing may open the store again: neither a heartbeat that finds it closed, nor a
         // retry that is waiting for the database.
-        rx.into_actor(self)
-            .then(|_, actor, _| {
-                actor.commits.lock().finish();
-                actor.server.gate.close(Closed::Stopping);
-                let server = actor.server.clone();
-                let handing_over = actor.handing_over.clone();
-                async move {
-                    let _alone = handing_over.lock().await;
-                    server.hand_over_history().await;
-                    server.store.close().await;
-                    let _ = finished.send(());
-                }
-                .into_actor(actor)
-            })
-            .spawn(ctx);
+        self.commits.lock().finish();
+        self.server.gate.close(Closed::Stopping);
+        let (server, handing_over) = (self.server.clone(), self.handing_over.clone());
+        let closing = async move {
+            let _alone = handing_over.lock().await;
+            server.hand_over_history().await;
+            server.store.close().await;
+            let _ = finished.send(());
+        };
+        closing.into_actor(self).spawn(ctx);
     }
 }

@@ -21,22 +21,19 @@ impl Persistence {
         let incarnation = self.server.incarnation();
         let batch = {
             let mut commits = self.commits.lock();
-            let serves = commits.incarnation == Some(incarnation);
-            match serves && self.in_flight.is_empty() {
-                true => commits.take(),
-                false => None,
-            }
+            let may_commit = commits.incarnation == Some(incarnation) && self.in_flight.is_empty();
+            may_commit.then(|| commits.take()).flatten()
         };
-        let Some(batch) = batch else {
-            return self.count();
-        };
-        let rows = batch.rows;
-        let Batch {
+        let Some(Batch {
             members,
             snapshots,
             places,
+            rows,
             ..
-        } = batch;
+        }) = batch
+        else {
+            return self.count();
+        };
         self.in_flight = places;
         let store = self.server.store.clone();
         let limit = self.store_timeout();
@@ -69,7 +66,7 @@ impl Persistence {
                 }
                 actor.work(ctx);
                 actor.run_deferred();
-                actor.notify_drained();
+                actor.finish_if_drained(ctx);
             })
             .spawn(ctx);
         self.count();
@@ -160,14 +157,6 @@ impl Persistence {
         self.commits.lock().discard(actor);
         self.server.restart_leases();
         actor.do_send(ResourceNotice::Discard(None));
-    }
-
-    pub(super) fn notify_drained(&mut self) {
-        if self.commits.lock().is_empty() && self.in_flight.is_empty() {
-            for drained in self.drained.drain(..) {
-                let _ = drained.send(());
-            }
-        }
     }
 }
 

@@ -42,10 +42,8 @@ impl PersistenceHandle {
         Ok(())
     }
 
-    /// Has the persistence actor read something from the store.
-    ///
-    /// # Errors
-    /// Those of the store; [`StoreError::Unavailable`] also if the store is not open or the actor has ended.
+    /// Has the persistence actor read something from the store. [`StoreError::Unavailable`] also if the store is not
+    /// open or the actor has ended.
     pub async fn read<M, T>(&self, what: M) -> Result<T, StoreError>
     where
         M: Message<Result = Result<T, StoreError>> + Send + 'static,

@@ -1,6 +1,6 @@
 //! Opens the store, and opens it again when it was lost.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -9,25 +9,14 @@ use crate::persistence::actor::{Persistence, unpanicked};
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::shared::registry_notice::RegistryNotice;
 use crate::store::StoreError;
-use crate::store::members::{Members, heartbeat_valid};
+use crate::store::members::Members;
 
-/// Pause between two attempts to open a store that is away, and the longest such pause: it grows while attempts fail.
+/// Pause between two attempts to open a store that is away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
-const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Pause between two attempts to open a store that another instance has. Less than an eighth of the shortest instance
 /// lease: an instance that does not read the others' heartbeats for a quarter of a lease has to wait for their end
 /// anew.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
-
-/// Pause after an attempt that failed. `failing`: since when no attempt has succeeded. The pause is an eighth of that
-/// time, so that a cause that lasts costs little, and an outage is noticed to be over soon after. It is no longer than
-/// an eighth of an instance lease, for the reason given at [`STANDBY_PAUSE`].
-fn reopen_pause(failing: Duration, lease: Option<Duration>) -> Duration {
-    let longest = lease.map_or(REOPEN_PAUSE_MAX, |lease| {
-        (lease / 8).clamp(REOPEN_PAUSE, REOPEN_PAUSE_MAX)
-    });
-    (failing / 8).clamp(REOPEN_PAUSE, longest)
-}
 
 impl Persistence {
     /// Starts an attempt to open the store. The attempt has no time-out: a migration would begin again each time. The
@@ -97,15 +86,13 @@ impl Persistence {
             Err(StoreError::Standby) => {
                 self.server.gate.close(Closed::Standby);
                 self.warn_once("waiting: another instance prepares the database, or uses it alone");
-                self.failing_since = None;
                 STANDBY_PAUSE
             }
             Err(error) => {
                 self.server.gate.lose_store(error.detail());
                 self.server.metrics.store_failed(&error);
                 self.warn_once(&format!("waiting for the store: {error}"));
-                let since = *self.failing_since.get_or_insert_with(Instant::now);
-                reopen_pause(since.elapsed(), self.server.store.instance_lease())
+                REOPEN_PAUSE
             }
         };
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
@@ -132,13 +119,9 @@ impl Persistence {
         let recorded = members.as_ref().and_then(|all| all.recorded_profile);
         self.server.use_recorded_profile(recorded);
         self.server.next_incarnation();
-        self.failing_since = None;
         self.server.metrics.store_opened_count.inc();
         self.commits.lock().incarnation = Some(self.server.incarnation());
-        if let Some(lease) = self.server.store.instance_lease() {
-            let valid_ms = heartbeat_valid(lease).as_millis() as u64;
-            self.server.gate.valid_until(sent + valid_ms);
-        }
+        self.extend_validity(sent);
         // From here on this instance answers only for the slots that the store says it owns.
         if let Some(members) = members {
             self.server.slots.share();
@@ -175,32 +158,11 @@ impl Persistence {
         self.forget_slots();
         self.commits.lock().close();
         self.count();
-        for (_, load) in self.deferred.drain(..) {
-            let _ = load.send(Err(error.clone()));
-        }
+        self.deferred.clear();
         if let Some(registry) = &self.registry {
             registry.do_send(RegistryNotice::DiscardAll(why));
         }
-        self.notify_drained();
+        self.finish_if_drained(ctx);
         self.open_store(ctx);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_between_two_attempts_grows_with_the_outage_up_to_a_part_of_the_lease() {
-        let pause = |failing: u64, lease_ms: Option<u64>| {
-            let lease = lease_ms.map(Duration::from_millis);
-            reopen_pause(Duration::from_secs(failing), lease).as_millis()
-        };
-        let alone = [0, 2, 8, 60].map(|s| pause(s, None));
-        assert_eq!(alone, [250, 250, 1000, 2000]);
-        let of_lease = |lease_ms| [0, 3, 60].map(|s| pause(s, Some(lease_ms)));
-        assert_eq!(of_lease(60_000), [250, 375, 2000]);
-        assert_eq!(of_lease(4000), [250, 375, 500]);
-        assert_eq!(of_lease(1000), [250, 250, 250]);
     }
 }

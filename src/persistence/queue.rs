@@ -97,13 +97,10 @@ impl CommitQueue {
     }
 
     /// Queues commit `seq` of an actor that was started in `incarnation`; or drops it, if that actor has been sent
-    /// [`ResourceNotice::Discard`] or is about to be. `true`: the persistence actor is idle and has to be sent
-    /// [`CommitsWait`].
+    /// [`ResourceNotice::Discard`] or is about to be. `true`: the persistence actor is idle and has to be woken.
     ///
     /// # Errors
     /// [`Closed::Stopping`]: the store is closed for good.
-    ///
-    /// [`CommitsWait`]: crate::persistence::messages::PersistenceNotice::CommitsWait
     pub(super) fn push(
         &mut self,
         actor: Recipient<ResourceNotice>,

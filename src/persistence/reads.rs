@@ -26,7 +26,7 @@ impl Persistence {
             .partition(|(name, _)| self.is_busy(name));
         self.deferred = busy;
         for (_, load) in ready {
-            let _ = load.send(Ok(()));
+            let _ = load.send(());
         }
     }
 
@@ -81,9 +81,8 @@ impl Handler<Load> for Persistence {
         self.deferred.push((name.clone(), sender));
         let waiting = stored.into_actor(self);
         Box::pin(waiting.then(move |stored, actor, _| match stored {
-            Ok(Ok(())) => actor.read(async move { store.load(&name).await }),
-            Ok(Err(error)) => Box::pin(actix::fut::err(error)),
-            Err(_) => not_read("the read was given up"),
+            Ok(()) => actor.read(async move { store.load(&name).await }),
+            Err(_) => not_read("it was lost"),
         }))
     }
 }

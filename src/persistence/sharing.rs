@@ -1,7 +1,6 @@
 //! Slots in a store that several instances share: which ones this instance owns, gives away and takes over. One step (a
 //! gift or a take-over) at a time, each followed by a heartbeat: only what the store says counts.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -86,20 +85,24 @@ impl Persistence {
         gifts: u64,
         ctx: &mut Context<Self>,
     ) {
-        match (result, self.server.store.instance_lease()) {
-            (Ok(members), Some(lease)) => {
-                let valid_ms = heartbeat_valid(lease).as_millis() as u64;
-                self.server.gate.valid_until(sent + valid_ms);
-                match members {
-                    Some(members) if self.gifts == gifts => {
-                        self.handle_members(members, ctx);
-                    }
-                    Some(_) => self.heartbeat_again = true,
-                    None => {}
-                }
-            }
-            (Err(error), _) => self.lose_store(&error, ctx),
-            (Ok(_), None) => {}
+        let members = match result {
+            Ok(members) => members,
+            Err(error) => return self.lose_store(&error, ctx),
+        };
+        self.extend_validity(sent);
+        match members {
+            Some(members) if self.gifts == gifts => self.handle_members(members, ctx),
+            Some(_) => self.heartbeat_again = true,
+            None => {}
+        }
+    }
+
+    /// Lets answers leave for as long as a heartbeat that was sent at this time ([`boottime_ms`]) is valid, if the
+    /// store is shared.
+    pub(super) fn extend_validity(&self, sent: u64) {
+        if let Some(lease) = self.server.store.instance_lease() {
+            let valid_ms = heartbeat_valid(lease).as_millis() as u64;
+            self.server.gate.valid_until(sent + valid_ms);
         }
     }
 
@@ -112,8 +115,7 @@ impl Persistence {
 
     /// Begins the next step, if none is in progress: a take-over, else a gift.
     fn take_step(&mut self, ctx: &mut Context<Self>) {
-        let too_early = |at: Instant| at > Instant::now();
-        if self.slots_move || self.no_move_before.is_some_and(too_early) {
+        if self.slots_move || self.no_move_before > Instant::now() {
             return;
         }
         if let Some(dead) = self.next_dead() {
@@ -158,9 +160,8 @@ impl Persistence {
             .collect();
         let (_, _, to) = *mine.first()?;
         let to_this_one = mine.into_iter().filter(|(.., id)| *id == to);
-        let numbers: HashSet<usize> = to_this_one.map(|(slot, ..)| slot).take(STEP_MAX).collect();
-        let slots = Slot::all().filter(|slot| numbers.contains(&slot.number()));
-        Some((slots.collect(), to))
+        let slots = to_this_one.filter_map(|(slot, ..)| Slot::all().nth(slot));
+        Some((slots.take(STEP_MAX).collect(), to))
     }
 
     /// Whether an instance is too new to be given slots.
@@ -192,7 +193,7 @@ impl Persistence {
     fn end_step(&mut self, again: bool, ctx: &mut Context<Self>) {
         self.slots_move = false;
         if again {
-            self.no_move_before = Some(Instant::now() + AGAIN_PAUSE);
+            self.no_move_before = Instant::now() + AGAIN_PAUSE;
             ctx.run_later(AGAIN_PAUSE, |actor, ctx| actor.send_heartbeat(ctx));
         } else {
             self.send_heartbeat(ctx);
@@ -206,7 +207,7 @@ impl Persistence {
         let taking = unpanicked(async move { store.take_over(dead).await });
         self.run_then(taking, ctx, |actor, result, ctx| match result {
             Ok(()) => {
-                actor.no_move_before = Some(Instant::now() + AGAIN_PAUSE);
+                actor.no_move_before = Instant::now() + AGAIN_PAUSE;
                 actor.end_step(false, ctx);
             }
             Err(error @ StoreError::Rejected(_)) => {

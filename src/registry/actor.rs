@@ -1,7 +1,7 @@
 //! The registry actor: finds the actor of a name, starts one if there is none, replaces one that died.
 //!
 //! A resource whose lease runs and that is not used is dormant: it has no actor, and is resumed by the next
-//! request or when its lease ends. One timer serves all of these leases.
+//! request or when its lease ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,15 +26,16 @@ use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
 use crate::store::slot_set::SlotSet;
 
-/// Pause between two summaries of the events that were not logged one by one, and between two checks whether the
-/// store hangs.
+/// Pause between two summaries of events that were not logged, and between two checks whether the store hangs.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most dormant resources that are resumed at once when their leases end. When a million leases end in one second,
-/// requests must not wait behind them.
+/// Pause between two looks for dormant resources whose leases are over.
+const RESUME_PAUSE: Duration = Duration::from_millis(100);
+/// How many of them are resumed at once, at most. When a million leases end in one second, requests must not wait
+/// behind them.
 const RESUMES_MAX: usize = 256;
-/// Pause between two such batches, in milliseconds.
-const RESUME_PAUSE_MS: Millis = 25;
+/// Pause between two such batches.
+const BATCH_PAUSE: Duration = Duration::from_millis(25);
 /// Pause after a resumed resource could not be read from the store, in milliseconds.
 const RETRY_PAUSE_MS: Millis = 1_000;
 
@@ -56,8 +57,7 @@ pub struct Inspect<T: Send + 'static>(pub Box<dyn FnOnce(&Registry) -> T + Send>
 pub enum ResourceLocation {
     /// It has this actor.
     Live(Addr<ResourceActor>),
-    /// It has no actor, and is held by the lease with this token. `expires`: on the monotonic clock; `None` if the lease
-    /// does not expire.
+    /// It has no actor, and is held by the lease with this token. `expires`: `None` if the lease does not expire.
     Dormant {
         token: FencingToken,
         expires: Option<Millis>,
@@ -66,8 +66,7 @@ pub enum ResourceLocation {
     Stored,
 }
 
-/// The actors of all live names, and the dormant leases. Its addresses keep the actors alive; workers hold theirs
-/// only for a moment.
+/// The actors of all live names, which its addresses keep alive, and the dormant leases.
 pub struct Registry {
     server: Arc<ServerState>,
     persistence: PersistenceHandle,
@@ -79,10 +78,8 @@ pub struct Registry {
     left: Option<oneshot::Sender<()>>,
     /// Generation of the actor that was started last.
     generation: u64,
-    /// The timer for the first dormant lease to end: when it fires, and its handle.
-    alarm: Option<(Millis, SpawnHandle)>,
-    /// No dormant resource is resumed by the timer before this time.
-    alarm_from: Millis,
+    /// No dormant resource is resumed before this time, unless a request asks for it.
+    resume_from: Millis,
     alive: LivenessGuard,
 }
 
@@ -111,8 +108,7 @@ impl Registry {
             leaving: HashSet::new(),
             left: None,
             generation: 0,
-            alarm: None,
-            alarm_from: 0,
+            resume_from: 0,
         }
     }
 
@@ -162,8 +158,7 @@ impl Registry {
         addr
     }
 
-    /// Starts the actor of a dormant resource without a request. It retires again as soon as it may. `None`: the
-    /// resource is not dormant.
+    /// Starts the actor of a dormant resource without a request. `None`: the resource is not dormant.
     fn resume(
         &mut self,
         name: ResourceName,
@@ -173,54 +168,36 @@ impl Registry {
         Some(self.start_actor(&Find { name, home }, 0, ctx.address()))
     }
 
-    /// The timer has fired: resumes dormant resources whose leases are over.
+    /// Resumes dormant resources whose leases are over, now and later again.
     fn resume_due(&mut self, ctx: &mut Context<Self>) {
-        self.alarm = None;
         let now = self.server.mono();
-        if self.alarm_from <= now {
-            self.alarm_from = now + RESUME_PAUSE_MS;
-            for _ in 0..RESUMES_MAX {
-                let Some(name) = self.dormant.due(now) else {
-                    break;
-                };
-                self.resume(name, ctx);
-            }
+        let mut resumed = 0;
+        while resumed < RESUMES_MAX
+            && now >= self.resume_from
+            && let Some(name) = self.dormant.due(now)
+        {
+            self.resume(name, ctx);
+            resumed += 1;
         }
-        self.set_alarm(ctx);
-    }
-
-    /// Sets the timer for the first dormant lease to end. A timer that is set for an earlier time stays: firing
-    /// early does no harm.
-    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let Some(deadline) = self.dormant.next_deadline() else {
-            return;
+        let pause = if resumed < RESUMES_MAX {
+            RESUME_PAUSE
+        } else {
+            BATCH_PAUSE
         };
-        let at = deadline.max(self.alarm_from);
-        if self.alarm.is_some_and(|(set, _)| set <= at) {
-            return;
-        }
-        if let Some((_, handle)) = self.alarm.take() {
-            ctx.cancel_future(handle);
-        }
-        let pause = at.saturating_sub(self.server.mono());
-        let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
-            registry.resume_due(ctx)
-        });
-        self.alarm = Some((at, handle));
+        ctx.run_later(pause, Registry::resume_due);
     }
 
     /// Keeps the lease of an actor that has retired.
-    fn suspend(&mut self, name: ResourceName, dormant: DormantLease, ctx: &mut Context<Self>) {
+    fn suspend(&mut self, name: ResourceName, dormant: DormantLease) {
         if dormant.incarnation != self.server.incarnation() {
             return;
         }
         let now = self.server.mono();
         if dormant.lease.deadline().is_some_and(|at| at <= now) {
             // The lease is over. Its actor was started for that, and could not read the store.
-            self.alarm_from = now + RETRY_PAUSE_MS;
+            self.resume_from = now + RETRY_PAUSE_MS;
         }
         self.dormant.insert(name, dormant);
-        self.set_alarm(ctx);
     }
 
     pub fn locate(&self, name: &ResourceName) -> ResourceLocation {
@@ -306,6 +283,7 @@ impl Actor for Registry {
             registry.server.events.summarise();
             registry.watch();
         });
+        self.resume_due(ctx);
     }
 }
 
@@ -363,7 +341,7 @@ impl Handler<RegistryNotice> for Registry {
                     self.leaving.remove(&name);
                     self.tell_if_left();
                     if let Some(dormant) = dormant.filter(|_| is_here) {
-                        self.suspend(name, dormant, ctx);
+                        self.suspend(name, dormant);
                     }
                     self.count();
                     shrink_if_sparse(&mut self.live);

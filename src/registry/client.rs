@@ -188,8 +188,7 @@ impl Router {
         self.persistence.do_send(PersistenceNotice::Heartbeat);
     }
 
-    /// Sends [`Op::Touch`] for this ticket, if the actor's address is cached. Nothing is started or loaded for it, and
-    /// nobody waits for the reply.
+    /// Sends [`Op::Touch`] for this ticket, if the actor's address is cached. Nothing is started or loaded for it.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
         if let Some(actor) = self.cached(name) {
             actor.do_send(Box::new(Call {

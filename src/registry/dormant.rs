@@ -49,11 +49,6 @@ impl DormantLeases {
         shrink_if_sparse(&mut self.by_name);
     }
 
-    /// When the first lease ends, on the monotonic clock. `None`: none of them expires.
-    pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.first().map(|(at, _)| *at)
-    }
-
     /// The name of the first lease that is over at `now`.
     pub fn due(&self, now: Millis) -> Option<ResourceName> {
         let (at, name) = self.deadlines.first()?;

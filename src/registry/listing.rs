@@ -10,20 +10,17 @@
 //! If several instances share the store, each lists its own names only. The rows of other instances are in the same
 //! tables and may be outdated: they are left out, and only tell how far the names were read.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::lock::command::HolderView;
-use crate::lock::rows::HolderRow;
 use crate::lock::{FencingToken, Millis, Now, ResourceName};
 use crate::registry::actor::{Inspect, Registry, ResourceLocation};
 use crate::registry::client::{Router, confirmed};
-use crate::registry::find_names::find_names;
 use crate::registry::lock_counts::{LockCounts, count};
 use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::ResourceStatus;
@@ -55,13 +52,6 @@ impl Description {
             held_since: self.holders.first().map(|h| h.acquired_at),
         }
     }
-
-    fn compare(&self, other: &Description, order: ListOrder) -> Ordering {
-        let rank = |listed: &Description| listed.status().rank(order);
-        rank(self)
-            .cmp(&rank(other))
-            .then_with(|| self.name.cmp(&other.name))
-    }
 }
 
 impl Page {
@@ -83,7 +73,7 @@ impl Page {
         order: ListOrder,
         limit: usize,
     ) -> Page {
-        resources.sort_by(|a, b| a.compare(b, order));
+        resources.sort_by_cached_key(|listed| (listed.status().rank(order), listed.name.clone()));
         let next = match order {
             ListOrder::Name if resources.len() > limit => {
                 resources.get(limit - 1).map(|last| last.name.clone())
@@ -98,9 +88,6 @@ impl Page {
 
 impl Router {
     /// As [`Router::page`], with the slots whose names the page covers, if several instances share the store.
-    ///
-    /// # Errors
-    /// As [`Router::page`].
     pub async fn part_of_page(&self, query: ListQuery) -> Result<(Page, SlotSet), Closed> {
         let before = self.server.slots.here();
         let mut page = self.page(query).await?;
@@ -111,9 +98,6 @@ impl Router {
     }
 
     /// As [`Router::count_locks`], with the slots whose names were counted, if several instances share the store.
-    ///
-    /// # Errors
-    /// As [`Router::count_locks`].
     pub async fn part_of_count(&self, prefix: String) -> Result<(LockCounts, SlotSet), Closed> {
         let before = self.server.slots.here();
         let counts = self.count_locks(prefix).await?;
@@ -244,9 +228,8 @@ impl Router {
             .into_iter()
             .zip(locations)
             .map(|((name, row), location)| self.describe_one(name, row, location));
-        let answers: Result<Vec<Option<Description>>, Closed> =
-            join_all(asked).await.into_iter().collect();
-        Ok(answers?.into_iter().flatten().collect())
+        let answers = try_join_all(asked).await?;
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Describes one candidate. `None`: it was deleted meanwhile.
@@ -299,16 +282,15 @@ impl ListedResource {
 
     /// The description of a row. `expires`: the end of its lease on the monotonic clock, which no row has.
     fn expiring(&self, expires: Option<Millis>, now: Now) -> Description {
+        let holder = self.holder.iter();
+        let holder =
+            holder.map(|h| HolderView::new(&h.ticket, h.token, h.acquired_at, expires, now));
         Description {
             name: self.name.clone(),
             id: self.id.clone(),
             options: self.options,
             locked: self.holder.is_some(),
-            holders: self
-                .holder
-                .iter()
-                .map(|row| holder(row, expires, now))
-                .collect(),
+            holders: holder.collect(),
             waiting: self.waiting,
             waits_since: None,
             queue: Vec::new(),
@@ -319,20 +301,29 @@ impl ListedResource {
     }
 }
 
-fn holder(row: &HolderRow, expires: Option<Millis>, now: Now) -> HolderView {
-    let ticket = &row.ticket;
-    HolderView {
-        owner: ticket.owner.clone(),
-        reason: ticket.reason.clone(),
-        mode: ticket.mode,
-        acquired_at: row.acquired_at,
-        expires_at: expires.map(|at| now.wall_at(at)),
-        expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
-        token: row.token,
-        queued_at: ticket.queued_at,
-        renewed_at: None,
-        client: None,
+/// The names of the resources that pass the filters of the query and come first in its order, at most `limit`, not
+/// sorted. `live`: all live and dormant resources.
+fn find_names<'a>(
+    live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
+    query: &ListQuery,
+) -> Vec<ResourceName> {
+    let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
+    for (name, status) in live {
+        let is_past = |after: &str| name.as_str() > after;
+        let is_named =
+            name.as_str().starts_with(&query.prefix) && query.name_after().is_none_or(is_past);
+        if !is_named || !status.is_wanted(query) {
+            continue;
+        }
+        let place = (status.rank(query.order), name);
+        if best.len() < query.limit {
+            best.push(place);
+        } else if best.peek().is_some_and(|worst| place < *worst) {
+            best.pop();
+            best.push(place);
+        }
     }
+    best.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
 /// In the order of names, the last name up to which all resources are known, because a list was cut off there.
@@ -347,62 +338,4 @@ fn horizon(
     }
     let last_seen = (seen.len() == query.limit).then(|| seen.iter().max().cloned());
     [last_seen.flatten(), last_row].into_iter().flatten().min()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lock::{ResourceOptions, Seconds};
-    use crate::store::ResourceId;
-
-    fn listed(name: &ResourceName) -> Description {
-        Description {
-            name: name.clone(),
-            id: ResourceId::new("1"),
-            options: ResourceOptions::plain(Seconds::ZERO),
-            locked: false,
-            holders: Vec::new(),
-            waiting: 0,
-            waits_since: None,
-            queue: Vec::new(),
-            selectors: 0,
-            you: None,
-            fingerprint: 0,
-        }
-    }
-
-    #[test]
-    fn whoever_follows_next_sees_every_name_once_however_they_are_spread() {
-        let all = (0..40).map(|n| ResourceName::parse(&format!("r{n:02}")).unwrap());
-        let all: Vec<ResourceName> = all.collect();
-        // The page of one instance, which reads `limit + 1` rows, some of them of other instances.
-        let part = |owner: usize, after: Option<&ResourceName>, limit: usize| {
-            let rows = all.iter().filter(|name| Some(*name) > after);
-            let rows: Vec<&ResourceName> = rows.take(limit + 1).collect();
-            let last = rows.last().filter(|_| rows.len() == limit + 1);
-            let is_own = |name: &&ResourceName| name.as_str().as_bytes()[2] as usize % 3 == owner;
-            Page {
-                next: last.map(|name| ResourceName::clone(name)),
-                resources: rows.into_iter().filter(is_own).map(listed).collect(),
-            }
-        };
-        for limit in [1, 2, 7, 40, 100] {
-            let query = ListQuery {
-                limit,
-                ..ListQuery::default()
-            };
-            let (mut seen, mut after) = (Vec::new(), None);
-            loop {
-                let parts = (0..3).map(|owner| part(owner, after.as_ref(), limit));
-                let page = Page::merged(parts.collect(), &query);
-                assert!(page.resources.len() <= limit);
-                seen.extend(page.resources.into_iter().map(|listed| listed.name));
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
-            assert_eq!(seen, all, "{limit}");
-        }
-    }
 }

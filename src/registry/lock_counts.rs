@@ -20,8 +20,7 @@ pub struct LockCounts {
     pub grants: u64,
 }
 
-/// Counts the resources whose names have this prefix. `live`: all live and dormant resources. Takes time in proportion
-/// to their number.
+/// Counts the resources whose names have this prefix. `live`: all live and dormant resources.
 pub fn count<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     prefix: &str,

@@ -5,13 +5,11 @@
 //! | `actor` | finds, starts and replaces the actor of a name |
 //! | `dormant` | held resources that were not used for a while and have no actor |
 //! | `client` | how handlers reach a resource: cached addresses, retries of `Moved` |
-//! | `find_names` | selects live and dormant resources for a listing |
 //! | `lock_counts` | counts held locks and waiters |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 
 pub mod actor;
 pub mod client;
 mod dormant;
-mod find_names;
 pub mod listing;
 pub mod lock_counts;

@@ -141,8 +141,7 @@ impl ResourceActor {
         self.now = self.server.now();
     }
 
-    /// Retires: all open requests are answered with `reply`, and requests that arrive later with
-    /// [`Reply::Moved`].
+    /// Retires: open requests are answered with `reply`, and those that arrive later with [`Reply::Moved`].
     pub(super) fn retire(&mut self, reply: &Reply) {
         match std::mem::replace(&mut self.stage, Stage::Retired) {
             Stage::Loading { calls, dormant, .. } => self.refuse(calls, dormant, reply),
@@ -158,8 +157,7 @@ impl ResourceActor {
         }
     }
 
-    /// Retires an idle actor that has no open requests and has stored everything. A running lease goes on as
-    /// a [`DormantLease`].
+    /// Retires an idle actor that has stored everything. A running lease goes on as a [`DormantLease`].
     pub(super) fn leave_memory(&mut self) {
         let Some(lease) = self.resource().and_then(|r| r.core.suspend()) else {
             return self.retire(&Reply::Moved);
@@ -179,8 +177,7 @@ impl ResourceActor {
         self.leave_registry(Some(dormant), Vec::new());
     }
 
-    /// Retires, if the name moves to another instance and everything is stored. The open requests are sent
-    /// again to the new owner.
+    /// Retires, if the name moves to another instance and everything is stored.
     fn leave_if_settled(&mut self) {
         let is_settled = |live: &mut Live| live.is_leaving && live.is_settled();
         if self.live().is_some_and(is_settled) {

@@ -1,18 +1,16 @@
 //! Reports what happened to a lock: to the log, the metrics, the history, the event feed and the status.
 //!
-//! An event of the core does not name the request that caused it. That request is found by the answer in the same
-//! outcome.
+//! Most events of the core do not name the request that caused them: it is found by its answer.
 
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::Forced;
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Mode, Outcome, Owner, RequestId, Selector, WallMillis,
+    Answer, EndReason, FencingToken, Millis, Outcome, RequestId, Selector, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Live;
-use crate::resource::open_requests::OpenRequest;
 use crate::resource::status::ResourceStatus;
 use crate::shared::audit_log::{AuditEvent, AuditKind};
 use crate::shared::caller::Caller;
@@ -22,14 +20,19 @@ use crate::store::history::{LeaseEnd, PastLease};
 /// The answers of one outcome of the core.
 type Answers = [(RequestId, Answer)];
 
-/// The open request to which the first answer that is `like` this goes.
+/// Who sent this open request.
+fn caller_of(live: &Live, request: RequestId) -> Option<&Caller> {
+    live.open.get(&request).map(|open| &*open.caller)
+}
+
+/// Who sent the request to which the first answer that is `like` this goes.
 fn asker<'l>(
     live: &'l Live,
     answers: &Answers,
     like: impl Fn(&Answer) -> bool,
-) -> Option<&'l OpenRequest> {
+) -> Option<&'l Caller> {
     let (request, _) = answers.iter().find(|(_, answer)| like(answer))?;
-    live.open.get(request).map(Box::as_ref)
+    caller_of(live, *request)
 }
 
 impl ResourceActor {
@@ -64,17 +67,10 @@ impl ResourceActor {
             token,
             caller: Some(caller),
             selector,
-            ..self.line(kind)
+            ..AuditEvent::new(kind, &self.name)
         });
         if let Some(live) = self.live() {
             live.happened(happened);
-        }
-    }
-
-    /// Reports that these leases ended because their resource was deleted.
-    pub(super) fn report_end_by_deletion(&self, leases: &[HolderView], ephemeral: bool) {
-        for lease in leases {
-            self.add_to_history(lease, LeaseEnd::Deleted, None, ephemeral);
         }
     }
 
@@ -96,24 +92,6 @@ impl ResourceActor {
         *self.status.lock() = status;
     }
 
-    /// A log line without details.
-    fn line(&self, kind: AuditKind) -> AuditEvent<'_> {
-        AuditEvent {
-            kind,
-            resource: &self.name,
-            owner: None,
-            token: None,
-            reason: None,
-            mode: None,
-            caller: None,
-            position: None,
-            waited_ms: None,
-            held_ms: None,
-            selector: None,
-            forced: None,
-        }
-    }
-
     /// A log line about a lease.
     fn line_of<'l>(&'l self, kind: AuditKind, lease: &'l HolderView) -> AuditEvent<'l> {
         AuditEvent {
@@ -121,23 +99,7 @@ impl ResourceActor {
             token: Some(lease.token),
             reason: lease.reason.as_ref(),
             mode: Some(lease.mode),
-            ..self.line(kind)
-        }
-    }
-
-    /// A log line about a place in the queue.
-    fn line_of_place<'l>(
-        &'l self,
-        kind: AuditKind,
-        owner: Option<&'l Owner>,
-        mode: Mode,
-        asker: Option<&'l OpenRequest>,
-    ) -> AuditEvent<'l> {
-        AuditEvent {
-            owner,
-            mode: Some(mode),
-            caller: asker.map(|open| &*open.caller),
-            ..self.line(kind)
+            ..AuditEvent::new(kind, &self.name)
         }
     }
 
@@ -149,7 +111,7 @@ impl ResourceActor {
     }
 
     /// Counts a lease that has ended and adds it to the history.
-    fn add_to_history(
+    pub(super) fn add_to_history(
         &self,
         lease: &HolderView,
         end: LeaseEnd,
@@ -196,7 +158,7 @@ impl ResourceActor {
                 metrics.lock_grants_taken_back_total.inc();
                 self.write_line(AuditEvent {
                     token: Some(*token),
-                    ..self.line(AuditKind::TakenBack)
+                    ..AuditEvent::new(AuditKind::TakenBack, &self.name)
                 })
             }
             Event::Demoted(_) => None,
@@ -204,14 +166,14 @@ impl ResourceActor {
                 request,
                 row,
                 position,
-            } => {
-                let asker = live.open.get(request).map(Box::as_ref);
-                self.write_line(AuditEvent {
-                    reason: row.reason.as_ref(),
-                    position: Some(*position),
-                    ..self.line_of_place(AuditKind::Queued, row.owner.as_ref(), row.mode, asker)
-                })
-            }
+            } => self.write_line(AuditEvent {
+                owner: row.owner.as_ref(),
+                reason: row.reason.as_ref(),
+                mode: Some(row.mode),
+                caller: caller_of(live, *request),
+                position: Some(*position),
+                ..AuditEvent::new(AuditKind::Queued, &self.name)
+            }),
             Event::PlaceEnded {
                 reason,
                 owner,
@@ -232,10 +194,12 @@ impl ResourceActor {
                         (AuditKind::WaiterRemoved, Some(told))
                     }
                 };
-                let asker = told.and_then(|told| asker(live, answers, |answer| *answer == told));
                 self.write_line(AuditEvent {
+                    owner: owner.as_ref(),
+                    mode: Some(*mode),
+                    caller: told.and_then(|told| asker(live, answers, |answer| *answer == told)),
                     forced: forced.as_ref().map(|forced| &forced.reason),
-                    ..self.line_of_place(kind, owner.as_ref(), *mode, asker)
+                    ..AuditEvent::new(kind, &self.name)
                 })
             }
         }
@@ -261,7 +225,7 @@ impl ResourceActor {
             None => metrics.lock_grants_total.mine().inc(),
         }
         self.write_line(AuditEvent {
-            caller: asker(live, answers, like).map(|open| &*open.caller),
+            caller: asker(live, answers, like),
             waited_ms,
             ..self.line_of(AuditKind::Granted, holder)
         })
@@ -282,7 +246,6 @@ impl ResourceActor {
             (EndReason::ForcedOff, Answer::Forced(holders)) => !holders.is_empty(),
             _ => false,
         };
-        let asker = asker(live, answers, like);
         let kind = match reason {
             EndReason::Released => AuditKind::Released,
             EndReason::Expired => AuditKind::Expired,
@@ -292,7 +255,7 @@ impl ResourceActor {
         let ephemeral = resource.is_some_and(|r| r.core.options().ephemeral);
         self.add_to_history(holder, reason.into(), forced, ephemeral);
         self.write_line(AuditEvent {
-            caller: asker.map(|open| &*open.caller),
+            caller: asker(live, answers, like),
             held_ms: Some(held),
             forced: forced.map(|forced| &forced.reason),
             ..self.line_of(kind, holder)

@@ -104,8 +104,7 @@ impl Documents {
         }
     }
 
-    /// Why a write of this selector is refused: its condition does not hold, or it makes a new document and the
-    /// resource has `max` already.
+    /// Why a write of this selector is refused: its condition does not hold, or there are `max` documents already.
     pub fn refusal(
         &self,
         selector: &Selector,
@@ -238,8 +237,7 @@ impl Documents {
         self.give_back(committed);
     }
 
-    /// The budget asks to evict a document: done now, or as soon as it is not needed.
-    /// `asked`: the stamp that the budget gave it.
+    /// The budget asks to evict the document with this stamp: done now, or as soon as it is not needed.
     pub fn evict(&mut self, selector: &Selector, asked: u64, committed: u64) {
         if let Some(state) = self.states.get_mut(selector)
             && matches!(state.content, Content::Loaded { stamp, .. } if stamp == asked)

@@ -160,8 +160,7 @@ impl Live {
         self.held_back.is_empty() && self.sent == self.committed
     }
 
-    /// When this actor may retire: its lock is free, or held by one lease that can be suspended. `None`: it has
-    /// something to do.
+    /// When this actor may retire. `None`: it has something to do, or its lock cannot be suspended.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.reading.is_empty() || self.is_leaving;
         match &self.resource {
@@ -238,8 +237,8 @@ impl ResourceActor {
             return;
         };
         let core = live.resource.as_ref().and_then(|r| r.core.deadline());
-        let deadline = core.into_iter().chain(live.watch_ends()).min();
-        let Some(at) = deadline.into_iter().chain(live.retire_at(retire_ms)).min() else {
+        let all = [core, live.watch_ends(), live.retire_at(retire_ms)];
+        let Some(at) = all.into_iter().flatten().min() else {
             return;
         };
         if live.timer.as_ref().is_none_or(|(set, _)| *set > at) {

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 
 use actix::prelude::*;
 
-use crate::lock::{Command, PresentedTicket, Selector, WaitPolicy};
+use crate::lock::{Command, Selector, WaitPolicy};
 use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::live::Live;
@@ -70,7 +70,7 @@ impl ResourceActor {
         let Some((_, command)) = translated else {
             return Some(call);
         };
-        let presented = command.presented().unwrap_or(PresentedTicket::Absent);
+        let presented = command.presented();
         let (terms, now) = (self.server.terms(), self.now);
         let mut outcome = self.resource()?.core.apply(&terms, now, command);
         if matches!(call.op, Op::DeleteSelector { .. }) {

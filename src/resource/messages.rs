@@ -31,15 +31,13 @@ pub enum Wait {
     ThenLeave(Duration),
 }
 
-/// The value of an `ETag`. Document: the first 128 bits of the SHA-256 of its bytes. Description:
-/// [`Description::fingerprint`].
+/// The value of an `ETag`: 128 bits of a document's SHA-256, or [`Description::fingerprint`].
 pub type EntityTag = u128;
 
 /// The tags in `If-Match` or `If-None-Match`. `None`: `*`, which matches any tag.
 pub type EntityTags = Option<Vec<EntityTag>>;
 
-/// Makes a read conditional: which versions of the description or document the client has already, and how
-/// long to wait for another one.
+/// Makes a read conditional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     /// Tags of the versions that the client has.
@@ -106,7 +104,6 @@ pub enum Op {
     },
     Write {
         selector: Selector,
-        #[serde(with = "json_bytes")]
         json: Bytes,
         presented: PresentedTicket,
         release: bool,
@@ -138,8 +135,7 @@ pub enum Op {
         waiter: TicketId,
         forced: Box<Forced>,
     },
-    /// Count a live ticket as presented: its lease is renewed or its place kept. Sent for a request that is
-    /// refused because of load.
+    /// Count a live ticket as presented. Sent for a request that is refused because of load.
     Touch {
         presented: PresentedTicket,
     },
@@ -162,15 +158,13 @@ impl Op {
         }
     }
 
-    /// How long the request may wait before it is answered. `None`: it is answered at once. Zero: the wait is
-    /// the default of the server or the resource.
+    /// How long the request may wait. `None`: not at all. Zero: as long as the server or the resource says.
     pub fn wait(&self) -> Option<Duration> {
         match self {
             Op::Acquire {
                 wait: Wait::For(wait) | Wait::ThenLeave(wait),
                 ..
             } => (!wait.is_zero()).then_some(*wait),
-            // How long depends on the settings and the resource.
             Op::Acquire {
                 wait: Wait::Default,
                 ..
@@ -185,24 +179,18 @@ impl Op {
 
     /// Whether the request is idempotent, so that it may be sent again when its reply is lost.
     pub fn may_repeat(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Op::Describe { .. }
-            | Op::Read { .. }
-            | Op::Acquire { .. }
-            | Op::Renew { .. }
-            | Op::Unlock { .. }
-            | Op::Touch { .. } => true,
-            Op::Create { .. }
-            | Op::Write { .. }
-            | Op::DeleteSelector { .. }
-            | Op::Delete { .. }
-            | Op::ForceUnlock { .. }
-            | Op::RemoveWaiter { .. } => false,
-        }
+                | Op::Read { .. }
+                | Op::Acquire { .. }
+                | Op::Renew { .. }
+                | Op::Unlock { .. }
+                | Op::Touch { .. }
+        )
     }
 
-    /// The selector of the document that this request needs, and whether it needs the JSON (`true`) or only
-    /// whether the document exists.
+    /// The document that this request needs, and whether it needs its JSON or only to know whether it exists.
     pub(super) fn needed_document(&self) -> Option<(&Selector, bool)> {
         match self {
             Op::Read { selector, .. } => Some((selector, true)),
@@ -222,26 +210,11 @@ impl Op {
     }
 }
 
-/// Serializes JSON text as one byte string.
-mod json_bytes {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(json: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(json)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
-    }
-}
-
 /// A document as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     pub id: String,
     pub resource: ResourceId,
-    #[serde(with = "json_bytes")]
     pub json: Bytes,
     pub tag: EntityTag,
 }

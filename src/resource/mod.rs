@@ -6,7 +6,7 @@
 //! | `actor` | the phases of the actor: loading, live, retired; one handler for each message |
 //! | `requests` | incoming requests, translated into commands for the lock core |
 //! | `loading` | requests whose document has to be read from the store first |
-//! | `watchers` | requests that wait until a description or document changes |
+//! | `watchers` | reads, some of which wait until a description or document changes |
 //! | `replies` | carries out the core's outcomes: rows to the store, replies to clients |
 //! | `live` | the state of a loaded actor, and its timer |
 //! | `open_requests` | requests that are not answered yet |

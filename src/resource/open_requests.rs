@@ -21,8 +21,7 @@ pub(super) enum RequestKind {
     Absent,
     /// `true`: once it is written, the lease is released in the same commit. So is it with [`Self::DeleteSelector`].
     Write(Selector, Bytes, Option<Condition>, bool),
-    /// [`Op::Describe`] or [`Op::Read`]: answered when there is another version than the client's, at this time at the
-    /// latest.
+    /// [`Op::Describe`] or [`Op::Read`]: answered when there is another version than the client's, or at this time.
     Watch(Box<Op>, Millis),
     DeleteSelector(Selector, bool),
     /// Deletes the resource, and so ends these leases.
@@ -32,12 +31,10 @@ pub(super) enum RequestKind {
 impl RequestKind {
     /// Whether the holder's lease is released once the change is made.
     pub(super) fn releases(&self) -> bool {
-        match self {
-            RequestKind::Write(.., releases) | RequestKind::DeleteSelector(_, releases) => {
-                *releases
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            RequestKind::Write(.., true) | RequestKind::DeleteSelector(_, true)
+        )
     }
 
     /// The document that is pinned while the request waits for the lock.

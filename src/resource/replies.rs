@@ -1,5 +1,4 @@
-//! Carries out the core's outcomes: sends rows to the store, and replies once the rows that they depend on are
-//! durable.
+//! Carries out the core's outcomes: sends rows to the store, and replies once those rows are durable.
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use crate::resource::open_requests::RequestKind;
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
 use crate::store::Snapshot;
+use crate::store::history::LeaseEnd;
 
 // For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
@@ -247,14 +247,16 @@ impl ResourceActor {
             let token = resource.core.token();
             snapshot.remove(token);
             self.server.raise_token_floor(token);
-            self.report_end_by_deletion(leases, resource.core.options().ephemeral);
+            let ephemeral = resource.core.options().ephemeral;
+            for lease in leases {
+                self.add_to_history(lease, LeaseEnd::Deleted, None, ephemeral);
+            }
             self.report_change(AuditKind::Deleted, caller, Some(token), None);
         }
         Reply::Deleted { token: None }
     }
 
-    /// Sends rows to the store, if there are any, and delivers replies: at once if everything that was sent to the
-    /// store is durable, else once it is.
+    /// Sends rows to the store, if there are any, and delivers replies once all that was sent is durable.
     #[inline(never)]
     pub(super) fn store_and_reply(
         &mut self,

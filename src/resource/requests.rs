@@ -1,5 +1,4 @@
-//! Incoming requests: loads the document if one is needed, translates the request into a command for the lock
-//! core, and parks a request that has to wait.
+//! Incoming requests: translated into commands for the lock core, and parked if they have to wait.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::lock::command::Role;
 use crate::lock::rows::HeadRow;
 use crate::lock::{
     Command, EndReason, LockOptions, LockRequest, LockState, PresentedTicket, Refusal, RequestId,
-    ResourceOptions, Selector, Ticket, WaitPolicy,
+    ResourceOptions, Ticket, WaitPolicy,
 };
 use crate::resource::actor::ResourceActor;
 use crate::resource::documents::Documents;
@@ -113,6 +112,9 @@ impl ResourceActor {
 
     /// Carries out a request. `exists`: whether the document that it names exists; `false` if it names none.
     pub(super) fn carry_out(&mut self, call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
+        if let Op::Describe { .. } | Op::Read { .. } = call.op {
+            return self.read(call, ctx);
+        }
         if let Some(refusal) = self.refused_before_grant(&call, ctx) {
             return self.reply(call, Reply::Refused(refusal, None), ctx);
         }
@@ -120,18 +122,6 @@ impl ResourceActor {
             return self.reply(call, Reply::Refused(Refusal::NoResource, None), ctx);
         };
         let request = call.request;
-        match call.op {
-            Op::Describe { .. } | Op::Read { watch: Some(_), .. } => return self.watch(call, ctx),
-            Op::Read {
-                ref selector,
-                presented,
-                watch: None,
-            } => {
-                let selector = selector.clone();
-                return self.read(call, &selector, presented, ctx);
-            }
-            _ => {}
-        }
         let translated = match self.refused_as_absent(&call.op, exists) {
             Some(presented) => {
                 // Gives up the place that the request took while its document was loaded.
@@ -148,7 +138,7 @@ impl ResourceActor {
         let Some((kind, command)) = translated else {
             return;
         };
-        let presented = command.presented().unwrap_or(PresentedTicket::Absent);
+        let presented = command.presented();
         self.open(request, call.reply, call.caller, presented, kind);
         let (terms, now) = (self.server.terms(), self.now);
         let Some(resource) = self.resource() else {
@@ -194,8 +184,7 @@ impl ResourceActor {
         Some(refusal)
     }
 
-    /// The ticket that a GET with lock intent or a deletion presents, if it is refused because its document does not
-    /// exist.
+    /// The ticket of a GET with lock intent or a deletion that is refused because its document does not exist.
     fn refused_as_absent(&self, op: &Op, exists: bool) -> Option<PresentedTicket> {
         let get_is_refused = !self.server.profile().get_locks_unwritten();
         match op {
@@ -428,21 +417,6 @@ impl ResourceActor {
         let (presented, kind) = (PresentedTicket::Absent, RequestKind::Plain);
         self.open(call.request, call.reply, call.caller, presented, kind);
         self.store_and_reply(None, vec![(call.request, Box::new(reply))], ctx);
-    }
-
-    #[inline(never)]
-    pub(super) fn read(
-        &mut self,
-        call: Box<Call>,
-        selector: &Selector,
-        presented: PresentedTicket,
-        ctx: &Context<Self>,
-    ) {
-        let reply = match self.resource() {
-            Some(resource) => resource.read(selector, presented),
-            None => Reply::Refused(Refusal::NoResource, None),
-        };
-        self.reply(call, reply, ctx);
     }
 }
 

@@ -1,7 +1,6 @@
 //! The status of a live resource: how many requests wait, since when, and since when the lock is held.
 //!
-//! The actor writes it after each step; the registry reads it for listings and counts. So a listing needs no message
-//! per resource.
+//! The actor writes it after each step; the registry reads it, so a listing needs no message per resource.
 
 use parking_lot::Mutex;
 

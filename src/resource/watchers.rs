@@ -1,48 +1,42 @@
-//! Conditional reads: requests for a description or document that are answered at once, or when it differs from the
-//! version that the client has.
+//! Reads of a description or document. A conditional one may wait until that differs from the client's version.
 
 use actix::prelude::*;
 
 use crate::lock::{Command, Millis, Now, PresentedTicket, Refusal, ResourceName, Terms};
-use crate::resource::actor::ResourceActor;
+use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Resource;
 use crate::resource::messages::{Call, Op, Reply, Watch};
 use crate::resource::open_requests::RequestKind;
 
 // For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
-    /// Answers [`Op::Describe`], or [`Op::Read`] with a watch, if that can be done now, else lets it wait.
+    /// Answers [`Op::Describe`] or [`Op::Read`], or lets it wait for another version than the client's.
     #[inline(never)]
-    pub(super) fn watch(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
-        let request = call.request;
+    pub(super) fn read(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         if let Op::Describe { .. } = call.op {
             self.command(Command::Tick, ctx);
         }
-        let wait = call.op.wait().unwrap_or_default();
-        let until = self.now.mono + wait.as_millis() as u64;
-        let kind = RequestKind::Watch(Box::new(call.op), until);
-        self.open(
-            request,
-            call.reply,
-            call.caller,
-            PresentedTicket::Absent,
-            kind,
-        );
-        let Some(live) = self.live() else {
+        let Stage::Live(live) = &self.stage else {
             return;
         };
-        live.watchers.push(request);
-        self.answer_watchers(ctx);
-        let waits = self
-            .live()
-            .is_some_and(|live| live.watchers.contains(&request));
-        if waits {
-            self.park(request, ctx);
+        let wait = call.op.wait().unwrap_or_default();
+        let until = self.now.mono + wait.as_millis() as u64;
+        let (terms, now) = (self.server.terms(), self.now);
+        let resource = live.resource.as_ref();
+        if let Some(reply) = watched(&call.op, until, resource, &self.name, (&terms, now)) {
+            return self.reply(call, reply, ctx);
         }
+        let request = call.request;
+        let kind = RequestKind::Watch(Box::new(call.op), until);
+        let presented = PresentedTicket::Absent;
+        self.open(request, call.reply, call.caller, presented, kind);
+        if let Some(live) = self.live() {
+            live.watchers.push(request);
+        }
+        self.park(request, ctx);
     }
 
-    /// Answers the watchers whose description or document differs from the client's version, and those whose wait
-    /// is over.
+    /// Answers the reads that need not wait any more.
     pub(super) fn answer_watchers(&mut self, ctx: &Context<Self>) {
         if self.live().is_none_or(|live| live.watchers.is_empty()) {
             return;
@@ -72,7 +66,7 @@ impl ResourceActor {
     }
 }
 
-/// The reply to a watcher, which waits until `until` at the latest. `None`: it goes on waiting.
+/// The reply to a read, which waits until `until` at the latest. `None`: it waits.
 fn watched(
     op: &Op,
     until: Millis,
@@ -105,10 +99,13 @@ fn watched(
             selector,
             presented,
             watch,
-        } => match resource.documents.tag(selector) {
-            Some(tag) if knows(watch, tag) => unchanged(tag, *presented),
-            _ => Some(resource.read(selector, *presented)),
-        },
+        } => {
+            let tag = || resource.documents.tag(selector);
+            match watch.as_ref().and_then(|_| tag()) {
+                Some(tag) if knows(watch, tag) => unchanged(tag, *presented),
+                _ => Some(resource.read(selector, *presented)),
+            }
+        }
         _ => Some(Reply::Refused(Refusal::NotStored, None)),
     }
 }

@@ -107,6 +107,26 @@ pub struct AuditEvent<'a> {
     pub forced: Option<&'a Reason>,
 }
 
+impl<'a> AuditEvent<'a> {
+    /// A change of which only the kind and the resource are known.
+    pub fn new(kind: AuditKind, resource: &'a ResourceName) -> AuditEvent<'a> {
+        AuditEvent {
+            kind,
+            resource,
+            owner: None,
+            token: None,
+            reason: None,
+            mode: None,
+            caller: None,
+            position: None,
+            waited_ms: None,
+            held_ms: None,
+            selector: None,
+            forced: None,
+        }
+    }
+}
+
 impl fmt::Display for AuditEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Names are quoted and escaped as Rust strings, so that a name cannot forge the rest of a line.
@@ -179,31 +199,23 @@ impl EventLog {
         if level == Level::Warn || self.has_room(now) {
             log::log!(target: TARGET, level, "{event}");
         } else {
-            self.hide(event.kind, 1);
+            self.hidden.mine()[event.kind as usize].fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    fn hide(&self, kind: AuditKind, count: u64) {
-        self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     fn has_room(&self, now: Millis) -> bool {
         let second = now / 1000;
-        let seen = self.second.load(Ordering::Relaxed);
-        let turned = seen != second
-            && self
-                .second
-                .compare_exchange(seen, second, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if turned {
+        if self.second.load(Ordering::Relaxed) != second
+            && self.second.swap(second, Ordering::Relaxed) != second
+        {
             self.written.store(0, Ordering::Relaxed);
         }
         self.written.load(Ordering::Relaxed) < LINES_PER_SECOND
             && self.written.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND
     }
 
-    /// How many events of each kind were not written since the last call, as text. `None`: all were written.
-    pub fn take_hidden(&self) -> Option<String> {
+    /// Logs how many events of each kind were not written since the last call: once a second, and at the end.
+    pub fn summarise(&self) {
         let of_kind = |kind: usize| {
             let copies = self.hidden.all();
             copies
@@ -216,13 +228,8 @@ impl EventLog {
             .filter(|(n, _): &(u64, _)| *n > 0)
             .map(|(n, name)| format!("{name}={n}"))
             .collect();
-        (!counts.is_empty()).then(|| counts.join(" "))
-    }
-
-    /// Logs how many events were not written. To be called about once a second, and at the end.
-    pub fn summarise(&self) {
-        if let Some(counts) = self.take_hidden() {
-            log::info!(target: TARGET, "not_shown {counts}");
+        if !counts.is_empty() {
+            log::info!(target: TARGET, "not_shown {}", counts.join(" "));
         }
     }
 }
@@ -244,18 +251,11 @@ mod tests {
             relayed: None,
         };
         let event = AuditEvent {
-            kind: AuditKind::Granted,
-            resource: &resource,
             owner: Some(&owner),
             token: Some(FencingToken(3)),
-            reason: None,
-            mode: None,
             caller: Some(&caller),
-            position: None,
             waited_ms: Some(12),
-            held_ms: None,
-            selector: None,
-            forced: None,
+            ..AuditEvent::new(AuditKind::Granted, &resource)
         };
         assert_eq!(
             event.to_string(),
@@ -282,14 +282,5 @@ mod tests {
         assert_eq!(room(5_000), LINES_PER_SECOND as usize);
         assert_eq!(room(5_999), 0);
         assert_eq!(room(6_000), LINES_PER_SECOND as usize);
-    }
-
-    #[test]
-    fn what_was_not_shown_is_said_once() {
-        let log = EventLog::default();
-        log.hide(AuditKind::Granted, 3);
-        log.hide(AuditKind::Released, 2);
-        assert_eq!(log.take_hidden().as_deref(), Some("granted=3 released=2"));
-        assert_eq!(log.take_hidden(), None);
     }
 }

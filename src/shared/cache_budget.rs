@@ -15,9 +15,7 @@ use crate::shared::resource_notice::ResourceNotice;
 pub struct DataBudget {
     max: usize,
     used: usize,
-    /// For each document its actor, selector and size, oldest first. An entry is removed when its
-    /// document leaves memory, so that there are never more entries than documents, however often one is
-    /// written.
+    /// For each document in memory its actor, selector and size, oldest first.
     by_stamp: BTreeMap<u64, (WeakRecipient<ResourceNotice>, Selector, usize)>,
     stamp: u64,
     /// Bytes of documents that actors were asked to drop and have not answered yet.

@@ -48,8 +48,7 @@ pub struct Caller {
     pub tag: RequestTag,
     /// Name of the key that was presented, never the key. `None`: no known key was.
     pub key: Option<SmolStr>,
-    /// For a request forwarded by another instance: the id of the ticket to make, if one has to be made, so
-    /// that a copy of the request finds it.
+    /// The ticket that a request forwarded by another instance makes, so that a copy of the request finds it.
     pub relayed: Option<Ticket>,
 }
 
@@ -68,18 +67,5 @@ impl Caller {
             })
         });
         &NOBODY
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn made_tags_are_distinct_and_can_be_taken_back() {
-        let tag = |worker, number| RequestTag::Made { worker, number }.to_string();
-        assert_eq!(tag(0xabc, 0x10), "00000abc-10");
-        assert_ne!(tag(1, 2), tag(2, 1));
-        assert!(RequestTag::parse(tag(u32::MAX, u64::MAX).as_bytes()).is_some());
     }
 }

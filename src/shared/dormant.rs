@@ -49,8 +49,7 @@ pub struct DormantLease {
     pub held: HeldSince,
     /// The incarnation of the store in which the lease was suspended. In a later one this is void.
     pub incarnation: u64,
-    /// The thread of the actor that retired. The actor that the registry starts when the lease ends runs there
-    /// again.
+    /// The thread of the actor that retired; its successor runs there again when the lease ends.
     pub home: ArbiterHandle,
     /// Requests that may have been told of the lease and whose clients vanished since it was suspended.
     pub vanished: Vec<RequestId>,

@@ -117,8 +117,7 @@ impl Gate {
         self.check()
     }
 
-    /// May an answer leave? Unlike [`Gate::check`] this lets the answers of a server that is shutting
-    /// down through.
+    /// May an answer leave? Unlike [`Gate::check`], also while the server shuts down.
     pub fn check_answer(&self) -> Result<(), Closed> {
         let closed = self.closed.load(Ordering::Acquire);
         if closed != OPEN {
@@ -138,16 +137,13 @@ impl Gate {
 
     /// Closes the gate because the store is unavailable. `reason`: why, in the words of the store.
     pub fn lose_store(&self, reason: &str) {
-        let mut known = self.reason.lock();
-        reason.clone_into(&mut known);
-        drop(known);
+        reason.clone_into(&mut self.reason.lock());
         self.close(Closed::StoreAway);
     }
 
     /// The reason of the last [`Gate::lose_store`]; empty if there was none.
     pub fn reason(&self) -> String {
-        let reason = self.reason.lock();
-        reason.clone()
+        self.reason.lock().clone()
     }
 
     pub fn close(&self, why: Closed) {

@@ -1,5 +1,4 @@
-//! The tickets of ephemeral resources that are gone: such a resource leaves no rows behind. In memory only, and
-//! bounded.
+//! The ended tickets of ephemeral resources that are gone, which left no rows. In memory only, and bounded.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,8 +13,7 @@ const TICKETS_MAX: usize = 65_536;
 pub struct LostTickets {
     /// Each ticket with the last millisecond in which it is remembered.
     by_name: HashMap<ResourceName, Vec<(EndedRow, Millis)>>,
-    /// One entry per call of [`LostTickets::add`], oldest first: the name, the number of tickets, and when the
-    /// last of them may be forgotten.
+    /// For each call of [`LostTickets::add`] the name, the number of tickets, and when the last may be forgotten.
     order: VecDeque<(ResourceName, usize, Millis)>,
     tickets: usize,
 }

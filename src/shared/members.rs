@@ -1,5 +1,4 @@
-//! The instances that share the store, as this one last read them, and which of them it can reach. Empty if the
-//! store is not shared.
+//! The instances that share the store, as this one last read them, and which of them it can reach.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +18,7 @@ pub enum Reachability {
     NotYet,
     /// A connection to it is open.
     Reached,
-    /// The connection was lost a moment ago. Requests are held until it is back or another instance has taken
-    /// over.
+    /// The connection was lost a moment ago.
     Lost,
     /// It is alive according to the store, but cannot be reached.
     CutOff,
@@ -35,8 +33,7 @@ pub struct View {
     pub members: Option<Arc<Members>>,
     /// Of the other instances. `NotYet` for those that are missing.
     pub reachability: HashMap<InstanceId, Reachability>,
-    /// How many gifts of slots this instance has made, and who got the last one. The receiver is told to read
-    /// the store.
+    /// How many gifts of slots this instance has made, and who got the last one and is told to read the store.
     pub given: (u64, InstanceId),
     /// This instance is shutting down. Requests that wait for another one are told so.
     pub stopping: bool,

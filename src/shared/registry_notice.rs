@@ -1,5 +1,4 @@
-//! Messages to the registry that have no reply. Who sends them knows the registry as a
-//! [`Recipient`](actix::Recipient) only.
+//! Messages to the registry, for senders that know it as a [`Recipient`](actix::Recipient) only.
 
 use actix::Message;
 use tokio::sync::oneshot;
@@ -23,16 +22,14 @@ pub enum RegistryNotice {
         /// not confirmed, each with its ticket. The client may turn out to be gone.
         unconfirmed: Vec<(RequestId, Ticket)>,
     },
-    /// A retired actor learned that the client of this request is gone. The client may have been told of the lease
-    /// that the actor left.
+    /// A retired actor learned that the client of this request, who may have been told of its lease, is gone.
     VanishedLate {
         name: ResourceName,
         request: RequestId,
     },
     /// Discard all actors: their memory is void. The store is closed for this reason.
     DiscardAll(Closed),
-    /// Let the actors of names in these slots finish and retire. `left` is sent when none is left, and dropped if the
-    /// order is superseded.
+    /// Let the actors of names in these slots retire. `left` is sent when none is left, or dropped if superseded.
     Leave {
         slots: Vec<Slot>,
         left: oneshot::Sender<()>,

@@ -1,5 +1,4 @@
-//! Messages to a resource actor that have no reply. Who sends them knows the actor as a
-//! [`Recipient`](actix::Recipient) only.
+//! Messages to a resource actor, for senders that know it as a [`Recipient`](actix::Recipient) only.
 
 use actix::Message;
 

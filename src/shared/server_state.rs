@@ -60,8 +60,7 @@ pub struct ServerSettings {
     pub terms: Terms,
     /// How long GET `lock=1` and lock wait for a lock if the request does not say.
     pub wait_ms: Millis,
-    /// Time limit of a commit and of a load. Opening the store is never cut short; it is logged after 1.5 times
-    /// this.
+    /// Time limit of a commit and of a load. Opening the store is never cut short.
     pub store_timeout_ms: Millis,
     /// Time limit of a listing.
     pub listing_timeout_ms: Millis,
@@ -73,8 +72,7 @@ pub struct ServerSettings {
     pub data_cache_bytes: usize,
     /// Number of past leases that are kept of each name; 0: none.
     pub history_per_resource: usize,
-    /// How long an actor stays in memory that is idle and unwatched, with a lock that is free or whose holder
-    /// sends nothing.
+    /// How long an actor stays in memory that is idle and unwatched.
     pub retire_ms: Millis,
 }
 
@@ -188,8 +186,7 @@ impl ServerState {
         self.php.store(profile == Profile::Php, Ordering::Release);
     }
 
-    /// Takes `count` request ids that are unique in this process: the returned one and the `count - 1` after
-    /// it.
+    /// Takes `count` request ids that are unique in this process: the returned one and those after it.
     pub fn next_requests(&self, count: u64) -> RequestId {
         self.requests.fetch_add(count, Ordering::Relaxed)
     }
@@ -199,8 +196,7 @@ impl ServerState {
         Ticket::from_bits(rand::random())
     }
 
-    /// A permit for one more request that waits for a lock, returned when dropped. `None`: `waiters_max`
-    /// requests wait already.
+    /// A permit for one more request that waits for a lock. `None`: `waiters_max` wait already.
     pub fn add_waiter(&self) -> Option<OwnedSemaphorePermit> {
         self.waiters.clone().try_acquire_owned().ok()
     }

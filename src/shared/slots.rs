@@ -69,9 +69,8 @@ impl Slots {
         self.state(slot) == ELSEWHERE
     }
 
-    /// From now on this instance answers for the slot: it has become the owner, or it keeps a slot that it was
-    /// about to give away. Leases get their full TTL again, because nobody knows any more how much of it is
-    /// left.
+    /// From now on this instance answers for the slot: it has become the owner, or keeps what it was about to give
+    /// away. Leases get their full TTL again, because nobody knows any more how much of it is left.
     pub fn gain(&self, slot: Slot, now: Millis) {
         self.leases_from[slot.number()].store(now, Ordering::Release);
         self.set(slot, HERE);
@@ -91,8 +90,7 @@ impl Slots {
         Slot::all().for_each(|slot| self.lose(slot));
     }
 
-    /// When the TTL of a lease of this name begins if it is read from the store: when its slot came here, in
-    /// monotonic milliseconds.
+    /// When the TTL of a lease of this name begins if it is read from the store: when its slot came here.
     pub fn leases_from(&self, name: &ResourceName) -> Millis {
         self.leases_from[Slot::of(name).number()].load(Ordering::Acquire)
     }

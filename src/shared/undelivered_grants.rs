@@ -38,8 +38,7 @@ impl Default for UndeliveredGrants {
 }
 
 impl UndeliveredGrants {
-    /// Remembers the grants of a name that has moved. `told`: the requests whose grants its actor had sent,
-    /// with their tickets. `now`: monotonic.
+    /// Remembers the grants of a name that has moved. `told`: the requests that were sent them, and their tickets.
     pub fn left(&self, name: &ResourceName, told: Vec<(RequestId, Ticket)>, now: Millis) {
         if told.is_empty() {
             return;
@@ -61,8 +60,7 @@ impl UndeliveredGrants {
         }
     }
 
-    /// The grants to be released, at whichever instance owns their names now. `None`: the one task that does
-    /// this has the receiver already.
+    /// The grants to be released, for the one task that does it. `None`: it has them already.
     pub fn to_release(&self) -> Option<UnboundedReceiver<UndeliveredGrant>> {
         self.released.lock().take()
     }

@@ -112,8 +112,6 @@ fn reason_of(byte: u8) -> Option<EndReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::rows::Forced;
-    use crate::lock::{KeyName, Reason};
 
     fn ended(n: u64, reason: EndReason) -> EndedRow {
         EndedRow {
@@ -122,22 +120,6 @@ mod tests {
             reason,
             more: None,
         }
-    }
-
-    #[test]
-    fn what_else_is_remembered_comes_back_too() {
-        let forced = Forced {
-            reason: Reason::parse("stuck").unwrap(),
-            by: KeyName::parse("admin").unwrap(),
-        };
-        let mut all = [0, 1, 2].map(|n| ended(n, EndReason::ForcedOff));
-        all[1].more = Some(Box::new(EndedMore {
-            attempt: None,
-            forced: Some(forced),
-        }));
-        let (_, bytes) = runs(&all).unwrap().remove(0);
-        assert_eq!(rows(2, &bytes).unwrap(), all);
-        assert!(rows(2, &bytes[..bytes.len() - 18]).is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{ListOrder, ListQuery};
 pub(super) const FEW: usize = 10_000;
 
 /// One statement of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) struct ListPart {
     /// How it finds its rows: by the index on names, by the index on held locks, or through the waiting tickets,
     /// grouped by resource.
@@ -35,37 +35,26 @@ pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = ListOrder> {
 /// name begin with the resources that have waiters or a holder; the rest is read by name and never sorted.
 /// `few`: the walk on which few rows were [`counted`].
 pub(super) fn parts(query: &ListQuery, few: Option<ListOrder>) -> Vec<ListPart> {
-    let by_name = |held, unwaited| ListPart {
-        walk: match (held, few) {
-            (Some(true), Some(few)) => few,
-            _ => ListOrder::Name,
+    let part = |order: ListOrder, held: Option<bool>, unwaited| ListPart {
+        walk: match few {
+            Some(few) if held == Some(true) && order != ListOrder::Waiting => few,
+            _ => order,
         },
         held,
         unwaited,
-        order: ListOrder::Name,
+        order,
     };
     match query.order {
-        ListOrder::Name => vec![by_name(query.held, false)],
-        ListOrder::Waiting => {
-            let waited = ListPart {
-                walk: ListOrder::Waiting,
-                held: query.held,
-                unwaited: false,
-                order: ListOrder::Waiting,
-            };
-            vec![waited, by_name(query.held, true)]
-        }
+        ListOrder::Name => vec![part(ListOrder::Name, query.held, false)],
+        ListOrder::Waiting => vec![
+            part(ListOrder::Waiting, query.held, false),
+            part(ListOrder::Name, query.held, true),
+        ],
         ListOrder::Held => {
-            let held = ListPart {
-                walk: few.unwrap_or(ListOrder::Held),
-                held: Some(true),
-                unwaited: false,
-                order: ListOrder::Held,
-            };
-            let free = by_name(Some(false), false);
-            let all = [held, free].into_iter();
-            all.filter(|part| query.held.is_none_or(|held| part.held == Some(held)))
-                .collect()
+            let held = part(ListOrder::Held, Some(true), false);
+            let mut parts = vec![held, part(ListOrder::Name, Some(false), false)];
+            parts.retain(|part| query.held.is_none_or(|held| part.held == Some(held)));
+            parts
         }
     }
 }
@@ -73,40 +62,6 @@ pub(super) fn parts(query: &ListQuery, few: Option<ListOrder>) -> Vec<ListPart> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn walks(
-        order: ListOrder,
-        held: Option<bool>,
-        few: Option<ListOrder>,
-    ) -> Vec<(ListOrder, Option<bool>)> {
-        let query = ListQuery {
-            order,
-            held,
-            prefix: "a".to_owned(),
-            ..ListQuery::default()
-        };
-        let parts = parts(&query, few).into_iter();
-        parts.map(|part| (part.walk, part.held)).collect()
-    }
-
-    #[test]
-    fn a_listing_goes_the_way_on_which_it_meets_little() {
-        use ListOrder::{Held, Name, Waiting};
-        let (few_held, few_names) = (Some(Held), Some(Name));
-        let (held, free) = (Some(true), Some(false));
-        assert_eq!(walks(Name, None, None), [(Name, None)]);
-        assert_eq!(walks(Name, held, None), [(Name, held)]);
-        assert_eq!(walks(Name, held, few_held), [(Held, held)]);
-        assert_eq!(walks(Name, held, few_names), [(Name, held)]);
-        assert_eq!(walks(Name, free, few_held), [(Name, free)]);
-        let rest = (Name, free);
-        assert_eq!(walks(Held, None, None), [(Held, held), rest]);
-        assert_eq!(walks(Held, held, few_names), [(Name, held)]);
-        assert_eq!(walks(Held, free, None), [rest]);
-        let waited = (Waiting, held);
-        assert_eq!(walks(Waiting, held, None), [waited, (Name, held)]);
-        assert_eq!(walks(Waiting, held, few_held), [waited, (Held, held)]);
-    }
 
     #[test]
     fn nothing_is_counted_that_changes_nothing() {

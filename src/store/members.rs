@@ -4,7 +4,7 @@
 //! ways only: its owner gives it away ([`super::Store::give`]), or its owner is dead and another instance takes
 //! over from it ([`super::Store::take_over`]).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub struct Member {
 }
 
 /// The state of a shared store, as of one time.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
     /// Id of this instance.
     pub me: InstanceId,
@@ -117,23 +117,6 @@ pub struct Members {
     pub token_floor: FencingToken,
     /// The profile that is recorded in the store, if it has one (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
-}
-
-impl fmt::Debug for Members {
-    /// Shows the number of slots of each owner, not the whole map.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut slots: BTreeMap<&InstanceId, usize> = BTreeMap::new();
-        self.owners
-            .iter()
-            .for_each(|owner| *slots.entry(owner).or_default() += 1);
-        f.debug_struct("Members")
-            .field("me", &self.me)
-            .field("members", &self.members)
-            .field("slots", &slots)
-            .field("token_floor", &self.token_floor)
-            .field("recorded_profile", &self.recorded_profile)
-            .finish()
-    }
 }
 
 impl Members {
@@ -174,10 +157,8 @@ impl Members {
             let member = self.member(*id);
             member.is_none_or(|member| member.state == MemberState::Dead)
         };
-        let mut ids: Vec<InstanceId> = self.owners.to_vec();
-        ids.extend(self.members.iter().map(|member| member.id));
-        ids.sort_unstable();
-        ids.dedup();
+        let members = self.members.iter().map(|member| member.id);
+        let ids: BTreeSet<_> = self.owners.iter().copied().chain(members).collect();
         ids.into_iter().filter(move |id| is_dead(id))
     }
 }

@@ -1,6 +1,6 @@
 //! The store in memory, for tests and for state that may be lost. Its commits never wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::members::Members;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{
     DocumentSize, ListOrder, ListQuery, ListedResource, Store, StoreError, StoredData,
-    StoredResource, ended,
+    StoredResource,
 };
-use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
+use crate::lock::rows::{EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
 
 /// Keeps its rows in maps, which are lost when the process ends.
@@ -38,9 +38,8 @@ struct Rows {
 struct StoredState {
     options: ResourceOptions,
     head: HeadRow,
-    /// Row `n` is at the index `n % ENDED_MAX` if there is such an index; otherwise rows are in any order. Some
-    /// may be outlived.
-    ended: Box<[EndedRow]>,
+    /// In the order of their numbers.
+    ended: VecDeque<EndedRow>,
     holding: BTreeMap<Ticket, HolderRow>,
     waiting: BTreeMap<Ticket, TicketRow>,
     data: BTreeMap<Selector, StoredData>,
@@ -51,7 +50,7 @@ impl StoredState {
         StoredState {
             options,
             head: HeadRow::default(),
-            ended: Box::default(),
+            ended: VecDeque::new(),
             holding: BTreeMap::new(),
             waiting: BTreeMap::new(),
             data: BTreeMap::new(),
@@ -63,7 +62,7 @@ impl StoredState {
             head: self.head.clone(),
             holding: self.holding.values().cloned().collect(),
             waiting: self.waiting.values().cloned().collect(),
-            ended: ended::newest(self.ended.to_vec()),
+            ended: self.ended.clone().into(),
         }
     }
 
@@ -90,24 +89,15 @@ impl StoredState {
         free_if_empty(&mut self.data);
     }
 
-    /// Overwrites an outlived row if there is one. So a busy lock allocates nothing here, and usually only one
-    /// row is looked at.
+    /// Drops what the row outlives before it adds the row: so a busy lock allocates nothing here.
     fn write_ended(&mut self, row: EndedRow) {
-        let replaced = |old: &EndedRow| old.n == row.n || old.is_outlived_by(row.n);
-        let usual = (row.n % ENDED_MAX) as usize;
-        let place = match self.ended.get(usual).is_some_and(replaced) {
-            true => Some(usual),
-            false => self.ended.iter().position(replaced),
-        };
-        match place {
-            Some(place) => self.ended[place] = row,
-            None => {
-                let mut rows = std::mem::take(&mut self.ended).into_vec();
-                rows.reserve_exact(1);
-                rows.push(row);
-                self.ended = rows.into_boxed_slice();
-            }
+        let is_outlived = |old: &EndedRow| old.is_outlived_by(row.n);
+        while self.ended.front().is_some_and(is_outlived) {
+            self.ended.pop_front();
         }
+        // Most resources have few.
+        self.ended.reserve_exact(1);
+        self.ended.push_back(row);
     }
 }
 
@@ -130,11 +120,7 @@ fn free_if_empty<K, V>(map: &mut BTreeMap<K, V>) {
 }
 
 impl Rows {
-    /// Checks that the snapshot can be stored: a name has at most one resource, and rows belong to an existing
-    /// one.
-    ///
-    /// # Errors
-    /// [`StoreError::Rejected`]: it cannot.
+    /// A name has at most one resource, and rows belong to an existing one. Otherwise [`StoreError::Rejected`].
     fn check(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let stored = self.by_name.get(&snapshot.name);
         let kept = stored.filter(|id| !snapshot.removed.contains(id));
@@ -156,9 +142,8 @@ impl Rows {
                 self.by_name.remove(&snapshot.name);
             }
         }
-        self.token_floor = self
-            .token_floor
-            .max(snapshot.token_floor.unwrap_or_default());
+        let token_floor = snapshot.token_floor.unwrap_or_default();
+        self.token_floor = self.token_floor.max(token_floor);
         if let Some(options) = snapshot.created {
             let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
             self.by_name.insert(name, id.clone());

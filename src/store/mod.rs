@@ -92,9 +92,8 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Exclusive upper bound of the names with this prefix: they are the names from the prefix up to, but not
-    /// including, the returned one. `None`: all names from the prefix on. (UTF-8 texts sort by bytes as they
-    /// sort by characters.)
+    /// Exclusive upper bound of the names with this prefix. `None`: all names from the prefix on have it. (UTF-8
+    /// texts sort by bytes as they sort by characters.)
     pub fn prefix_end(&self) -> Option<String> {
         let mut kept = self.prefix.chars();
         while let Some(last) = kept.next_back() {
@@ -166,8 +165,8 @@ pub trait Store: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     /// Makes the store ready to serve: creates and migrates the schema and takes ownership. Called again after
-    /// [`StoreError::Standby`], and after any method returned [`StoreError::Unavailable`]. Once it has
-    /// succeeded, no earlier [`Store::commit`] can take effect any more.
+    /// [`StoreError::Standby`] or [`StoreError::Unavailable`]. Once it has succeeded, no earlier
+    /// [`Store::commit`] can take effect any more.
     ///
     /// Returns the highest fencing token that any deleted resource reached, and the instances that share the
     /// store. `None`: only this process uses it.
@@ -182,9 +181,8 @@ pub trait Store: Send + Sync + 'static {
         self.open().await
     }
 
-    /// Stores all snapshots in one transaction, durably, or none of them. No two of them have the same name:
-    /// `persistence` merges those. May block the calling thread (see [`Store::blocks_for`]), so nothing else
-    /// should run on it.
+    /// Stores all snapshots in one transaction, durably, or none of them. No two of them have the same name. May
+    /// block the calling thread (see [`Store::blocks_for`]), so nothing else should run on it.
     ///
     /// # Errors
     /// - [`StoreError::Rejected`]: nothing was stored; a smaller batch may succeed. Among the reasons: a name
@@ -212,8 +210,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError>;
 
-    /// A page of resources, as of the last [`Store::checkpoint`]: the database selects and sorts them, and it
-    /// does not apply the journal. A listing that takes longer than `limit` is ended, in the database too, with
+    /// A page of resources, as of the last [`Store::checkpoint`]: the database selects and sorts them without the
+    /// journal. A listing that takes longer than `limit` is ended, in the database too, with
     /// [`StoreError::TooSlow`].
     async fn list(
         &self,
@@ -221,9 +219,9 @@ pub trait Store: Send + Sync + 'static {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError>;
 
-    /// Records a heartbeat of this instance and reads which instances there are. Called in the interval of
-    /// [`members::heartbeat_every`], and whenever the instances or their slots may have changed. `None`: the
-    /// store is not shared.
+    /// Records a heartbeat of this instance and reads which instances there are. Called every
+    /// [`members::heartbeat_every`], and when the instances or their slots may have changed. `None`: the store is
+    /// not shared.
     ///
     /// # Errors
     /// [`StoreError::Standby`]: this instance was declared dead and owns nothing any more. [`Store::open`]
@@ -283,9 +281,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Raises the fencing tokens of all names, so that every later grant gets a token above this one. For a
-    /// store that was restored from a backup and lost its last grants. To be called right after
-    /// [`Store::open`], before anything else.
+    /// Raises the fencing tokens of all names, so that every later grant gets a token above this one: for a store
+    /// that was restored from a backup. To be called right after [`Store::open`].
     ///
     /// # Errors
     /// As of [`Store::commit`].
@@ -294,7 +291,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// The highest fencing token that is stored, of existing and of deleted resources. To be called right after
-    /// [`Store::open`], as [`Store::raise_tokens`].
+    /// [`Store::open`].
     async fn highest_token(&self) -> Result<FencingToken, StoreError> {
         Ok(FencingToken(0))
     }

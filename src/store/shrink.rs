@@ -18,26 +18,17 @@ pub fn shrink_if_sparse<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, 
 mod tests {
     use super::*;
 
-    fn table(entries: usize) -> HashMap<usize, ()> {
-        (0..entries).map(|entry| (entry, ())).collect()
-    }
-
     #[test]
     fn a_table_that_became_nearly_empty_shrinks_and_others_do_not() {
-        let mut burst = table(10_000);
-        burst.retain(|entry, ()| *entry < 5_000);
-        let room = burst.capacity();
-        shrink_if_sparse(&mut burst);
-        assert_eq!(burst.capacity(), room);
-        burst.retain(|entry, ()| *entry < 10);
-        shrink_if_sparse(&mut burst);
-        assert!(burst.capacity() < SMALL);
-        assert_eq!(burst.len(), 10);
-
-        let mut small = table(500);
-        small.clear();
-        let room = small.capacity();
-        shrink_if_sparse(&mut small);
-        assert_eq!(small.capacity(), room);
+        for (entries, kept, shrinks) in
+            [(10_000, 5_000, false), (10_000, 10, true), (500, 0, false)]
+        {
+            let mut table: HashMap<usize, ()> = (0..entries).map(|entry| (entry, ())).collect();
+            table.retain(|entry, ()| *entry < kept);
+            let room = table.capacity();
+            shrink_if_sparse(&mut table);
+            assert_eq!(table.capacity() < room, shrinks);
+            assert_eq!(table.len(), kept);
+        }
     }
 }

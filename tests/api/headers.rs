@@ -43,7 +43,9 @@ api_tests! {
         let app = Server::start(store);
         for target in [
             "/nothing", "/resources", "/Resource", "/resource/a/b/c", "/resource/a/b/lock/d", "/resource/a/b/Lock",
-            "/health/x", "//resource", "/resource/a/b/force-unlock",
+            "/health/x", "//resource", "/resource/a/b/force-unlock", "/page", "/resource/", "/resource//x", "/resource/a/",
+            "/resource/a//lock", "/resource/a/b/", "/resource/a/b/lock/", "/history", "/history/", "/history/a/b",
+            "/events/a",
         ] {
             for method in ["GET", "POST", "PUT", "DELETE"] {
                 let answer = app.call(method, target).send();

@@ -89,7 +89,7 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
     names.sort();
     for at in 0..3 {
         let instance = group.at(at);
-        for limit in [3, 50, 100] {
+        for limit in [1, 3, 50, 100] {
             assert_eq!(instance.all_pages(limit, None).await, names, "{limit}");
         }
         let held = instance.all_pages(7, Some(true)).await;

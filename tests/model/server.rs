@@ -425,7 +425,7 @@ impl Fault for ReaderMayWrite {
         command: &Command,
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
-        let presented = command.presented().and_then(|presented| presented.ticket());
+        let presented = command.presented().ticket();
         let token = presented.and_then(|ticket| core.token_of(ticket));
         for (_, answer) in &mut answers {
             if matches!(answer, Answer::Refused(Refusal::NotExclusive)) {

@@ -27,7 +27,7 @@ async fn instances_that_start_together_make_one_schema_and_one_owns_every_name()
     assert!(owners.iter().all(|owner| *owner == owners[0]), "{joined:?}");
     for (store, before) in stores.iter().zip(&joined) {
         let members = heartbeat(store).await;
-        assert_eq!(members.members.len(), 5, "{members:?}");
+        assert_eq!(members.members.len(), 5, "{:?}", members.members);
         assert_eq!(slots_of(&members, owners[0]), SLOTS);
         assert_eq!(members.me, before.me);
         // Whoever has joined serves: requests are passed on to the owner.
@@ -155,6 +155,27 @@ async fn each_part_of_a_fence_refuses_a_commit_on_a_living_connection() {
 }
 
 #[tokio::test]
+async fn a_commit_waits_for_a_take_over_under_way() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    let printer = serve(&store).await;
+    for late in [granted(&printer, 1), created("late")] {
+        let mut other = database.admin().await;
+        other.query_drop("BEGIN").await.unwrap();
+        other.query_drop(FENCES[0]).await.unwrap();
+        let batch = [late];
+        let mut commit = std::pin::pin!(store.commit(&batch));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut commit).await;
+        assert!(early.is_err(), "{early:?}");
+        other.query_drop("COMMIT").await.unwrap();
+        assert_eq!(commit.await, Err(StoreError::Standby));
+        store.open().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_committed_without_a_row_of_ones_own_that_names_the_log() {
     for fence in [
         "UPDATE resource_instance SET log = REPEAT('x', 16)",
@@ -179,7 +200,6 @@ async fn nothing_is_committed_without_a_row_of_ones_own_that_names_the_log() {
     }
 }
 
-/// A grant of a resource that exists.
 #[tokio::test]
 async fn the_guard_refuses_changes_of_locks_and_settling_too() {
     let Some(database) = Database::new() else {
@@ -486,7 +506,7 @@ async fn a_clean_close_hands_over_at_once() {
     first.close().await;
     let members = join(&second).await;
     assert_eq!(slots_of(&members, members.me), SLOTS);
-    assert_eq!(members.members.len(), 1, "{members:?}");
+    assert_eq!(members.members.len(), 1, "{:?}", members.members);
     assert_eq!(token(&second, &resource).await, Some(1));
     second.commit(&[granted(&resource, 2)]).await.unwrap();
 }
@@ -504,7 +524,7 @@ async fn a_restarted_instance_waits_for_its_own_previous_life() {
     let before = join(&crashed).await.me;
     drop(crashed);
     let members = join(&MysqlStore::new(options)).await;
-    assert_eq!(members.dead().count(), 0, "{members:?}");
+    assert_eq!(members.dead().count(), 0, "{:?}", members.members);
     assert_eq!(slots_of(&members, before), SLOTS);
 }
 

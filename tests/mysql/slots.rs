@@ -46,7 +46,7 @@ async fn until_dead(store: &MysqlStore, id: InstanceId) -> Members {
         if members.dead().any(|dead| dead == id) {
             return members;
         }
-        assert!(began.elapsed() < DEADLINE, "{members:?}");
+        assert!(began.elapsed() < DEADLINE, "{:?}", members.members);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -55,7 +55,7 @@ async fn each_slot_once(stores: &[&MysqlStore]) {
     let answers = join_all(stores.iter().map(|store| heartbeat(store))).await;
     for members in &answers {
         let owned = answers.iter().map(|other| slots_of(members, other.me));
-        assert_eq!(owned.sum::<usize>(), SLOTS, "{members:?}");
+        assert_eq!(owned.sum::<usize>(), SLOTS, "{:?}", members.members);
     }
 }
 
@@ -222,11 +222,11 @@ async fn of_those_that_take_over_the_same_one_does_and_the_others_know() {
     let all: Vec<_> = stores.iter().collect();
     each_slot_once(&all).await;
     let members = heartbeat(&stores[0]).await;
-    assert_eq!(members.members.len(), 3, "{members:?}");
+    assert_eq!(members.members.len(), 3, "{:?}", members.members);
     let owner = members.owners[0];
     assert_eq!(slots_of(&members, owner), SLOTS);
     let place = members.members.iter().position(|member| member.id == owner);
-    assert!(place.is_some(), "{members:?}");
+    assert!(place.is_some(), "{:?}", members.members);
     assert_eq!(token(&stores[0], &resource).await, Some(40));
     for store in &stores {
         store
@@ -270,7 +270,7 @@ async fn a_take_over_whose_instance_has_died_is_gone_on_with() {
     // Whoever began it is gone, so nobody is waited for.
     let members = join(&store).await;
     assert_eq!(slots_of(&members, members.me), SLOTS);
-    assert_eq!(members.members.len(), 1, "{members:?}");
+    assert_eq!(members.members.len(), 1, "{:?}", members.members);
     assert_eq!(token(&store, &resource).await, Some(3));
 }
 
@@ -372,7 +372,8 @@ async fn a_gift_to_one_that_is_gone_is_found() {
     assert_eq!(
         members.dead().count(),
         0,
-        "whoever opened has found it: {members:?}"
+        "whoever opened has found it: {:?}",
+        members.members
     );
     assert_eq!(slots_of(&members, me), SLOTS - 10);
     database
@@ -420,7 +421,7 @@ async fn whoever_lost_the_database_in_doubt_comes_back_with_what_it_had_at_once(
         let members = join(&store).await;
         assert_ne!(members.me, before);
         assert_eq!(slots_of(&members, members.me), SLOTS / 2);
-        assert_eq!(members.members.len(), 2, "{members:?}");
+        assert_eq!(members.members.len(), 2, "{:?}", members.members);
         assert_eq!(token(&store, &resource).await, Some(round + 10));
     }
     each_slot_once(&[&store, &other]).await;
@@ -454,7 +455,7 @@ async fn an_instance_that_stopped_in_mid_transaction_does_not_keep_others_from_j
         if members.dead().any(|dead| dead == stopped) {
             b.take_over(stopped).await.unwrap();
         }
-        assert!(began.elapsed() < DEADLINE, "{members:?}");
+        assert!(began.elapsed() < DEADLINE, "{:?}", members.members);
         tokio::time::sleep(Duration::from_millis(20)).await;
         members = heartbeat(&b).await;
     }
@@ -477,7 +478,7 @@ async fn nobody_joins_a_database_that_is_somebodys_alone() {
     assert_eq!(database.number(instances).await, 0);
     // That one was in the midst of something when it died.
     let members = take_over(&store).await;
-    assert_eq!(members.members.len(), 1, "{members:?}");
+    assert_eq!(members.members.len(), 1, "{:?}", members.members);
 }
 
 #[tokio::test]
@@ -510,7 +511,7 @@ async fn whoever_has_to_be_alone_waits_for_the_dead_and_not_for_the_living() {
     drop(live);
     let alone = database.store();
     let members = alone.open_alone().await.unwrap().1.unwrap();
-    assert_eq!(members.members.len(), 1, "{members:?}");
+    assert_eq!(members.members.len(), 1, "{:?}", members.members);
     assert_eq!(slots_of(&members, members.me), SLOTS);
     alone.raise_tokens(FencingToken(70)).await.unwrap();
     assert_eq!(token(&alone, &resource).await, Some(70));

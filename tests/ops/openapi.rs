@@ -6,6 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use small_resource_server::http::errors::CODES;
+use small_resource_server::http::paths::PATTERNS;
 
 use crate::support::{ADMIN, Answer, Call, Program, Setup, eventually};
 
@@ -67,6 +69,34 @@ fn a_server_shows_what_the_program_prints() {
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     assert_eq!(answer.text().trim(), printed().trim());
     assert_eq!(answer.json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn every_route_and_every_code_is_in_the_document_and_nothing_else_is() {
+    let document = document();
+    let described = document["paths"].as_object().unwrap().keys();
+    let described: BTreeSet<&str> = described.map(String::as_str).collect();
+    // The page is not part of the API.
+    let others = ["/", "/page/{file}"];
+    let served = PATTERNS.iter().filter(|pattern| !others.contains(pattern));
+    assert_eq!(described, served.copied().collect());
+    let responses = document["components"]["responses"].as_object().unwrap();
+    let enums = responses.values().filter_map(|response| {
+        let schema = &response["content"]["application/json"]["schema"];
+        schema["allOf"][1]["properties"]["code"]["enum"].as_array()
+    });
+    let described: BTreeSet<&str> = enums.flatten().filter_map(Value::as_str).collect();
+    let given: BTreeSet<&str> = CODES.iter().map(|(_, code)| *code).collect();
+    assert_eq!(described, given);
+}
+
+#[test]
+fn every_schema_has_an_example_with_its_fields() {
+    let document = document();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(schema["example"].is_object(), "{name} has no example");
+        assert_described(&document, name, &schema["example"]);
+    }
 }
 
 /// The schema of this name describes these fields and no others, and all it requires are there.

@@ -79,7 +79,7 @@ impl Drop for OtherVersion {
 
 /// One connection of another instance, for as long as that wants it.
 async fn live(mut stream: TcpStream, us: HandshakeOffer, spoken: Arc<AtomicU16>) {
-    let Ok(Ok(protocol)) = us.welcome(&mut stream).await else {
+    let Ok(protocol) = us.welcome(&mut stream).await else {
         return;
     };
     spoken.store(protocol, Ordering::SeqCst);

@@ -38,7 +38,7 @@ macro_rules! conformance {
                 suite::leases_beside_the_one_in_the_head_row_come_back_and_go
                 suite::options_change_and_go_with_their_resource
                 suite::a_waiting_ticket_is_replaced_and_removed
-                suite::every_reason_of_an_ended_ticket_comes_back
+                suite::every_field_of_an_ended_ticket_comes_back
                 suite::an_ended_ticket_overwrites_the_one_64_before_it
                 suite::a_document_keeps_the_id_of_its_first_write
                 suite::a_document_written_again_after_its_deletion_has_its_new_id

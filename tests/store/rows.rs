@@ -171,16 +171,16 @@ pub async fn commit(store: &dyn Store, batch: &[Snapshot]) {
     assert_eq!(store.commit(batch).await, Ok(()));
 }
 
-/// The resource as loaded, its rows in one order.
-/// A page as of now.
 /// No machine takes so long.
 pub const LISTING_MAX: Duration = Duration::from_secs(600);
 
+/// A page as of now.
 pub async fn list(store: &dyn Store, query: &ListQuery) -> Vec<ListedResource> {
     store.checkpoint().await.unwrap();
     store.list(query, LISTING_MAX).await.unwrap()
 }
 
+/// The resource as loaded, its rows in one order.
 pub async fn load(store: &dyn Store, text: &str) -> Option<StoredResource> {
     let mut found = store.load(&name(text)).await.unwrap();
     if let Some(resource) = &mut found {

@@ -309,7 +309,7 @@ fn a_full_disk_makes_the_store_unavailable_until_there_is_room_again() {
     run(async || {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("resources.db");
-        let store = SqliteStore::with_limits(&path, Duration::from_secs(2), Some(100));
+        let store = SqliteStore::with_pages_max(&path, Some(100));
         store.open().await.unwrap();
         let printer = created("printer");
         commit(&store, std::slice::from_ref(&printer)).await;
@@ -346,7 +346,7 @@ fn a_file_locked_by_another_program_makes_the_store_unavailable_until_it_is_free
     run(async || {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("resources.db");
-        let store = SqliteStore::with_limits(&path, Duration::from_millis(50), None);
+        let store = SqliteStore::new(&path);
         store.open().await.unwrap();
         let shell = Connection::open(&path).unwrap();
         shell.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use small_resource_server::lock::rows::{
-    Forced, HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
+    EndedMore, Forced, HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
 };
 use small_resource_server::lock::{
     EndReason, FencingToken, KeyName, Mode, Owner, Reason, ResourceName, Ticket, Ttl,
@@ -176,13 +176,25 @@ pub async fn a_waiting_ticket_is_replaced_and_removed<B: Bed>() {
     assert_eq!(found.waiting, vec![again]);
 }
 
-pub async fn every_reason_of_an_ended_ticket_comes_back<B: Bed>() {
+fn forced() -> Forced {
+    Forced {
+        reason: Reason::parse("it hangs").unwrap(),
+        by: KeyName::parse("admin").unwrap(),
+    }
+}
+
+pub async fn every_field_of_an_ended_ticket_comes_back<B: Bed>() {
     let bed = B::fresh().await;
-    let rows = vec![
+    let mut rows = [
         ended(u64::MAX - 9, EndReason::Released),
         ended(u64::MAX - 3, EndReason::Expired),
         ended(u64::MAX - 2, EndReason::ForcedOff),
+        ended(u64::MAX - 1, EndReason::ForcedOff),
     ];
+    rows[2].more = Some(Box::new(EndedMore {
+        attempt: full_ticket(0).key.map(|key| (*key, None)),
+        forced: Some(forced()),
+    }));
     let mut printer = created("printer");
     for row in &rows {
         printer.lock.merge(&over(row.clone()));
@@ -630,10 +642,6 @@ pub async fn everything_outlives_being_opened_again<B: Bed>() {
 
 pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
     let bed = B::fresh().await;
-    let forced = Forced {
-        reason: Reason::parse("it hangs").unwrap(),
-        by: KeyName::parse("admin").unwrap(),
-    };
     let lease = |token| PastLease {
         owner: Owner::parse("worker").ok(),
         reason: None,
@@ -642,7 +650,7 @@ pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
         acquired_at: 1_700_000_000_000,
         ended_at: 1_700_000_001_000,
         end: LeaseEnd::ForcedOff,
-        forced: Some(Box::new(forced.clone())),
+        forced: Some(Box::new(forced())),
         queued_ms: 7,
     };
     // One that begins where another ends, and one that differs by a trailing space alone.

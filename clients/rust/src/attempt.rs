@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::lease::Lease;
 use crate::names;
-use crate::renewal::{self, Renewed};
+use crate::renewal;
 use crate::terms::Terms;
 use crate::ticket::unlock;
 use crate::transport::{Answer, Request};
@@ -25,15 +25,15 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A name that is asked for. Dropped before it has the lock, it leaves the queue in the background.
 pub(crate) struct Attempt {
     client: Client,
-    name: String,
+    pub(crate) name: String,
     terms: Terms,
     /// The same with every request of this attempt, so that a repeated one finds the same place.
     idempotency_key: String,
-    ticket: Option<String>,
+    pub(crate) ticket: Option<String>,
     /// A request is out, or was, that may have reached a server and left something behind there.
     open: Arc<AtomicBool>,
     runtime: Handle,
-    began: BootTime,
+    pub(crate) began: BootTime,
 }
 
 /// What asking once came to.
@@ -41,8 +41,6 @@ pub(crate) enum Standing {
     Held(Guard),
     /// In the queue; 1 is next.
     Waiting(u64),
-    /// Not in the queue, as it was asked for.
-    Taken,
 }
 
 #[derive(Deserialize)]
@@ -75,20 +73,6 @@ impl Attempt {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What the queue knows it by.
-    pub(crate) fn ticketed(&self) -> (String, Option<String>) {
-        (self.name.clone(), self.ticket.clone())
-    }
-
-    /// Since when it is asked for.
-    pub(crate) fn began(&self) -> BootTime {
-        self.began
-    }
-
     /// Asks for the lock, and waits in the queue for it for up to `wait`, which is one request's.
     pub(crate) async fn ask(
         &mut self,
@@ -96,7 +80,7 @@ impl Attempt {
         until: Option<BootTime>,
     ) -> Result<Standing, Error> {
         let asked = wait.min(self.client.transport.wait_slice());
-        let mut request = self.request(&[("wait", names::seconds(asked).to_string())])?;
+        let mut request = self.request(&format!("wait={}", names::seconds(asked)))?;
         request.answer_within += asked;
         request.until = until;
         request.grace = self.client.transport.timeout.saturating_add(asked);
@@ -108,7 +92,7 @@ impl Attempt {
             // The place is gone, or was granted to us while we were cut off and has ended since: a new one.
             self.idempotency_key = new_key();
             self.ticket = None;
-            let request = self.request(&[("wait", "0".to_owned())])?;
+            let request = self.request("wait=0")?;
             let answer = self.send(request).await?;
             return self.standing(&answer).await;
         }
@@ -137,7 +121,6 @@ impl Attempt {
             match self.ask(left, retry_until).await? {
                 Standing::Held(guard) => return Ok(guard),
                 Standing::Waiting(place) => position = Some(place),
-                Standing::Taken => {}
             }
             if until.is_some_and(BootTime::has_passed) {
                 let (client, name) = (self.client.clone(), self.name.clone());
@@ -153,15 +136,18 @@ impl Attempt {
         }
     }
 
-    /// Asks for the lock without a place in the queue.
-    pub(crate) async fn ask_once(&mut self) -> Result<Standing, Error> {
-        let request = self.request(&[("queue", "0".to_owned())])?;
+    /// Asks for the lock without a place in the queue. `None`: somebody has it.
+    pub(crate) async fn ask_once(&mut self) -> Result<Option<Guard>, Error> {
+        let request = self.request("queue=0")?;
         let answer = self.send(request).await?;
         if answer.status == 409 && answer.code() == "locked" {
             self.open.store(false, Ordering::Relaxed);
-            return Ok(Standing::Taken);
+            return Ok(None);
         }
-        self.standing(&answer).await
+        match self.standing(&answer).await? {
+            Standing::Held(guard) => Ok(Some(guard)),
+            Standing::Waiting(_) => Ok(None),
+        }
     }
 
     /// Leaves the queue. Nothing is left to do when this fails: without a sign of life the place goes by itself.
@@ -176,13 +162,10 @@ impl Attempt {
         self.client.transport.send(&request).await
     }
 
-    fn request(&self, query: &[(&str, String)]) -> Result<Request, Error> {
-        let mut path = names::action(&self.name, "lock")?;
-        let create = self.terms.create.then(|| ("create", "1".to_owned()));
-        for (place, (name, value)) in query.iter().chain(create.iter()).enumerate() {
-            path += if place == 0 { "?" } else { "&" };
-            path += &format!("{name}={value}");
-        }
+    fn request(&self, query: &str) -> Result<Request, Error> {
+        let path = names::action(&self.name, "lock")?;
+        let create = if self.terms.create { "&create=1" } else { "" };
+        let path = format!("{path}?{query}{create}");
         let mut request = self.client.transport.request(Method::PUT, path);
         request.body = Some(self.terms.body());
         request.ticket = self.ticket.clone();
@@ -203,41 +186,23 @@ impl Attempt {
         let fencing_token = told.fencing_token.ok_or_else(|| {
             Error::not_understood("the server's answer", "a grant without a fencing token")
         })?;
-        let lease = Lease::new(
+        let times = (self.terms.ttl, self.terms.margin());
+        let mut lease = Lease::new(
             (self.name.clone(), told.ticket, fencing_token),
             (answer.sent, Duration::from_millis(told.waited_ms)),
             Duration::try_from_secs_f64(told.ttl.unwrap_or_default()).unwrap_or_default(),
-            (self.terms.ttl, self.terms.margin()),
+            times,
         );
-        self.freshen(&lease).await?;
-        self.open.store(false, Ordering::Relaxed);
-        let waited = BootTime::now()
-            .since_boot()
-            .saturating_sub(self.began.since_boot());
-        Ok(Standing::Held(Guard::new(
-            &self.client,
-            Arc::new(lease),
-            waited,
-        )))
-    }
-
-    /// A lease whose answer was long under way is renewed before anybody works under it.
-    async fn freshen(&self, lease: &Lease) -> Result<(), Error> {
         let left = lease.lost_at().map_or(Duration::MAX, BootTime::remaining);
-        if left > lease.ttl / 2 {
-            return Ok(());
+        if left <= lease.ttl / 2 {
+            // The answer was long under way: renewed before anybody works under it.
+            let named = (lease.name, lease.ticket);
+            lease = renewal::begin(&self.client.transport, named, times).await?;
         }
-        let transport = &self.client.transport;
-        let request = renewal::request(transport, &lease.name, &lease.ticket, lease.ttl)?;
-        let answer = transport.send(&request).await?;
-        match answer.loss() {
-            Some(reason) => Err(lease.lost(reason).into()),
-            None => {
-                let renewed: Renewed = answer.read()?;
-                lease.begin(answer.sent, Duration::ZERO, renewed.ttl());
-                Ok(())
-            }
-        }
+        self.open.store(false, Ordering::Relaxed);
+        let waited = self.began.elapsed();
+        let guard = Guard::new(&self.client, Arc::new(lease), waited);
+        Ok(Standing::Held(guard))
     }
 
     /// How the queue is left: with the ticket, or with one that the same key finds where none was told yet.
@@ -245,20 +210,19 @@ impl Attempt {
         if !self.open.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let repeat = self.request(&[("wait", "0".to_owned())]).ok();
+        let repeat = self.request("wait=0").ok()?;
         let (transport, name) = (Arc::clone(&self.client.transport), self.name.clone());
         let ticket = self.ticket.take();
         Some(async move {
-            let ticket = match (ticket, repeat) {
-                (Some(ticket), _) => Some(ticket),
-                (None, Some(repeat)) => {
+            let ticket = match ticket {
+                Some(ticket) => Ok(ticket),
+                None => {
                     let answer = transport.send(&repeat).await;
                     let told = answer.and_then(|answer| answer.read::<Granted>());
-                    told.ok().map(|told| told.ticket)
+                    told.map(|told| told.ticket)
                 }
-                (None, None) => None,
             };
-            if let Some(ticket) = ticket {
+            if let Ok(ticket) = ticket {
                 let _ = unlock(&transport, &name, &ticket).await;
             }
         })

@@ -90,33 +90,23 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Invalid`]: an address, the key or an authority cannot be used.
     pub fn build(self) -> Result<Client, Error> {
-        let servers: Vec<String> = self
-            .servers
-            .iter()
-            .map(|url| address(url))
-            .collect::<Result<_, _>>()?;
-        let key = self.key.map(|key| {
-            let mut value = HeaderValue::from_str(&key)
-                .map_err(|_| Error::Invalid("the key has characters that cannot be sent".into()))?;
-            value.set_sensitive(true);
-            Ok::<_, Error>(value)
-        });
-        let tls = if servers.iter().any(|url| url.starts_with("https:")) {
-            let mut authorities = tls::machine_authorities();
+        let servers = self.servers.iter().map(|url| address(url));
+        let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        let key = self.key.as_deref().map(HeaderValue::from_str).transpose();
+        let mut key =
+            key.map_err(|_| Error::Invalid("the key has characters that cannot be sent".into()))?;
+        key.iter_mut().for_each(|key| key.set_sensitive(true));
+        let mut authorities = Vec::new();
+        if servers.iter().any(|url| url.starts_with("https:")) {
+            authorities = tls::machine_authorities();
             for pem in &self.authorities {
                 authorities.extend(tls::authorities(pem)?);
             }
-            Some(tls::config(authorities)?)
-        } else {
-            None
-        };
+        }
+        let tls = tls::config(authorities)?;
+        let transport = Transport::new(servers, key, tls, self.timeout)?;
         Ok(Client {
-            transport: Arc::new(Transport::new(
-                servers,
-                key.transpose()?,
-                tls,
-                self.timeout,
-            )?),
+            transport: Arc::new(transport),
             renewals: Arc::default(),
             background: Arc::default(),
             owner: self.owner,

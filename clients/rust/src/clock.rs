@@ -35,6 +35,11 @@ impl BootTime {
         self.0.saturating_sub(since_boot())
     }
 
+    /// How much time has passed since this moment.
+    pub(crate) fn elapsed(self) -> Duration {
+        since_boot().saturating_sub(self.0)
+    }
+
     /// Has this moment passed?
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
@@ -46,6 +51,14 @@ impl BootTime {
         while !self.has_passed() {
             tokio::time::sleep(self.remaining().min(NAP_MAX)).await;
         }
+    }
+}
+
+/// Resolves at this moment; `None`: never.
+pub(crate) async fn reached(moment: Option<BootTime>) {
+    match moment {
+        Some(moment) => moment.reached().await,
+        None => std::future::pending().await,
     }
 }
 

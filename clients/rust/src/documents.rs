@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
-use crate::error::{Error, Lost};
+use crate::error::Error;
 use crate::names;
 use crate::ticket::{self, Ticket};
 use crate::transport::{Answer, Request, Transport};
@@ -35,11 +35,7 @@ impl Client {
         value: &T,
     ) -> Result<(), Error> {
         let request = write_request(&self.transport, name, selector, value)?;
-        let answer = self.transport.send(&request).await?;
-        match answer.status.is_success() {
-            true => Ok(()),
-            false => Err(answer.refusal()),
-        }
+        self.transport.send(&request).await?.check()
     }
 
     /// Writes a document under the lock of a ticket.
@@ -55,15 +51,8 @@ impl Client {
         let mut request = write_request(&self.transport, &ticket.name, selector, value)?;
         request.ticket = Some(ticket.ticket.clone());
         let answer = self.transport.send(&request).await?;
-        match answer.loss() {
-            Some(reason) => Err(Lost {
-                name: ticket.name.clone(),
-                reason,
-            }
-            .into()),
-            None if answer.status.is_success() => Ok(()),
-            None => Err(answer.refusal()),
-        }
+        answer.check_ticket(&ticket.name)?;
+        answer.check()
     }
 
     /// Releases the lock of a ticket; one that was released already is released.
@@ -92,9 +81,7 @@ pub(crate) fn document<T: DeserializeOwned>(
     if answer.status == 404 && answer.code() == "selector_unknown" {
         return Ok(None);
     }
-    if !answer.status.is_success() {
-        return Err(answer.refusal());
-    }
+    answer.check()?;
     let document = serde_json::from_slice(&answer.body);
     document
         .map(Some)

@@ -14,7 +14,7 @@ use crate::clock::BootTime;
 use crate::documents;
 use crate::error::{Error, LossReason, Lost};
 use crate::lease::Lease;
-use crate::renewal::{self, Renewed};
+use crate::renewal;
 use crate::terms::default_margin;
 use crate::ticket::{Ticket, unlock};
 use crate::transport::{Answer, Transport, X_TICKET};
@@ -53,28 +53,10 @@ impl Guard {
     /// [`Error::Lost`]: it ended meanwhile.
     pub async fn resume(client: &Client, ticket: Ticket) -> Result<Guard, Error> {
         let began = BootTime::now();
-        let request =
-            renewal::request(&client.transport, &ticket.name, &ticket.ticket, ticket.ttl)?;
-        let answer = client.transport.send(&request).await?;
-        if let Some(reason) = answer.loss() {
-            return Err(Lost {
-                name: ticket.name,
-                reason,
-            }
-            .into());
-        }
-        let renewed: Renewed = answer.read()?;
-        let lease = Lease::new(
-            (ticket.name, ticket.ticket, renewed.fencing_token),
-            (answer.sent, Duration::ZERO),
-            renewed.ttl(),
-            (ticket.ttl, default_margin(ticket.ttl)),
-        );
+        let times = (ticket.ttl, default_margin(ticket.ttl));
+        let lease = renewal::begin(&client.transport, (ticket.name, ticket.ticket), times).await?;
         lease.check()?;
-        let waited = BootTime::now()
-            .since_boot()
-            .saturating_sub(began.since_boot());
-        Ok(Guard::new(client, Arc::new(lease), waited))
+        Ok(Guard::new(client, Arc::new(lease), began.elapsed()))
     }
 
     /// Leaves the lock as it is, no longer renewed: [`Guard::resume`] has to take it up before its ttl has passed.
@@ -184,10 +166,7 @@ impl Guard {
         request.ticket = Some(self.lease.ticket.clone());
         let answer = transport.send(&request).await?;
         self.note_loss(&answer)?;
-        match answer.status.is_success() {
-            true => Ok(()),
-            false => Err(answer.refusal()),
-        }
+        answer.check()
     }
 
     /// Renews it now. This happens by itself; here for those who want to know.
@@ -221,13 +200,8 @@ impl Guard {
     }
 
     fn note_loss(&self, answer: &Answer) -> Result<(), Lost> {
-        match answer.loss() {
-            Some(reason) => {
-                self.lease.end(reason.clone());
-                Err(self.lease.lost(reason))
-            }
-            None => Ok(()),
-        }
+        let alive = answer.check_ticket(self.name());
+        alive.inspect_err(|lost| self.lease.end(lost.reason.clone()))
     }
 
     /// A token that is cancelled when the lock is lost, or released.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::BootTime;
+use crate::clock::{BootTime, reached};
 use crate::error::{LossReason, Lost};
 
 /// One lease, shared between its guard and the task that renews it.
@@ -33,22 +33,14 @@ pub(crate) struct LeaseState {
 
 /// What a request that was sent then, and answered with this ttl, is worth.
 fn state(sent: BootTime, waited: Duration, ttl: Duration, asked: Duration) -> LeaseState {
-    if ttl.is_zero() {
-        return LeaseState {
-            deadline: None,
-            renew_at: None,
-            renewals: 0,
-            ended: None,
-        };
-    }
-    let granted = sent + waited;
+    let expires = !ttl.is_zero();
     // The clocks of two machines run apart by less than a hundredth, and both times are by the server's.
     let deadline = sent + (waited + ttl).mul_f64(0.99);
     // A server that bounds the life of leases tells less and less: not a request for each millisecond of it.
     let pause = (ttl / 3).max(asked / 30);
     LeaseState {
-        deadline: Some(deadline),
-        renew_at: Some(granted + pause),
+        deadline: expires.then_some(deadline),
+        renew_at: expires.then_some(sent + waited + pause),
         renewals: 0,
         ended: None,
     }
@@ -71,12 +63,6 @@ impl Lease {
             margin,
             state: watch::Sender::new(state),
         }
-    }
-
-    /// Sets what it is worth before anybody has seen it.
-    pub(crate) fn begin(&self, sent: BootTime, waited: Duration, granted_ttl: Duration) {
-        self.state
-            .send_replace(state(sent, waited, granted_ttl, self.ttl));
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<LeaseState> {
@@ -150,16 +136,9 @@ impl Lease {
             if let Err(lost) = self.check() {
                 return lost;
             }
-            let lost_at = self.lost_at();
-            let passes = async {
-                match lost_at {
-                    Some(moment) => moment.reached().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 _ = changes.changed() => {}
-                () = passes => {}
+                () = reached(self.lost_at()) => {}
             }
         }
     }

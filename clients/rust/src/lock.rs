@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::attempt::{Attempt, Standing};
+use crate::attempt::Attempt;
 use crate::client::Client;
 use crate::error::{Error, Lost};
 use crate::guard::Guard;
@@ -47,10 +47,7 @@ impl Lock {
     /// As [`Lock::acquire`], but a lock that somebody has is `None`.
     pub async fn try_acquire(&self) -> Result<Option<Guard>, Error> {
         let mut attempt = Attempt::new(&self.client, &self.name, &self.terms)?;
-        match attempt.ask_once().await? {
-            Standing::Held(guard) => Ok(Some(guard)),
-            Standing::Waiting(_) | Standing::Taken => Ok(None),
-        }
+        attempt.ask_once().await
     }
 
     /// Runs `work` under the lock. When the lock is lost the future of `work` is dropped where it stands; whatever
@@ -101,6 +98,6 @@ pub(crate) fn released<T>(
 
 pub(crate) async fn acquire(client: &Client, name: &str, terms: &Terms) -> Result<Guard, Error> {
     let attempt = Attempt::new(client, name, terms)?;
-    let until = terms.wait.map(|wait| attempt.began() + wait);
+    let until = terms.wait.map(|wait| attempt.began + wait);
     attempt.wait(None, until).await
 }

@@ -34,7 +34,6 @@ enum Queued {
     },
     Granted(Guard),
     Failed(Error),
-    Over,
 }
 
 /// Where a place stands.
@@ -51,18 +50,15 @@ impl Place {
         client: &Client,
         terms: &Terms,
     ) -> Result<Place, Error> {
-        let until = terms.wait.map(|wait| attempt.began() + wait);
-        let soon = attempt.began() + client.transport.timeout;
-        let state = match attempt
-            .ask(Duration::ZERO, Some(until.unwrap_or(soon)))
-            .await?
-        {
+        let until = terms.wait.map(|wait| attempt.began + wait);
+        let soon = attempt.began + client.transport.timeout;
+        let retry_until = Some(until.unwrap_or(soon));
+        let state = match attempt.ask(Duration::ZERO, retry_until).await? {
             Standing::Held(guard) => Queued::Granted(guard),
             Standing::Waiting(position) => Queued::Waiting {
                 position,
                 told: false,
             },
-            Standing::Taken => Queued::Over,
         };
         Ok(Place {
             client: client.clone(),
@@ -92,7 +88,7 @@ impl Place {
             }
             let moved = moved(
                 self.client.clone(),
-                self.attempt.ticketed(),
+                (self.attempt.name.clone(), self.attempt.ticket.clone()),
                 &mut self.tag,
                 known,
             );
@@ -111,7 +107,6 @@ impl Place {
                     };
                 }
                 Ok(Standing::Held(guard)) => self.state = Queued::Granted(guard),
-                Ok(Standing::Taken) => self.state = Queued::Over,
                 Err(error) => self.state = Queued::Failed(error),
             }
         }
@@ -126,7 +121,6 @@ impl Place {
             Queued::Granted(guard) => Ok(guard),
             Queued::Failed(error) => Err(error),
             Queued::Waiting { position, .. } => self.attempt.wait(Some(position), self.until).await,
-            Queued::Over => self.attempt.wait(None, self.until).await,
         }
     }
 }
@@ -157,7 +151,7 @@ async fn moved(
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place")
-            .field("name", &self.attempt.name())
+            .field("name", &self.attempt.name)
             .finish_non_exhaustive()
     }
 }

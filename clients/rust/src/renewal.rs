@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::clock::BootTime;
+use crate::clock::{BootTime, reached};
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::names;
@@ -27,14 +27,14 @@ pub(crate) struct Renewals {
 /// What a renewal is answered.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Renewed {
+struct Renewed {
     /// In seconds.
     ttl: f64,
-    pub(crate) fencing_token: u64,
+    fencing_token: u64,
 }
 
 impl Renewed {
-    pub(crate) fn ttl(&self) -> Duration {
+    fn ttl(&self) -> Duration {
         Duration::try_from_secs_f64(self.ttl).unwrap_or_default()
     }
 }
@@ -68,12 +68,6 @@ async fn run(transport: Arc<Transport>, mut added: mpsc::UnboundedReceiver<Weak<
             .iter()
             .filter_map(|lease| lease.upgrade()?.renew_at());
         let next = moments.min();
-        let due = async {
-            match next {
-                Some(moment) => moment.reached().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             lease = added.recv() => match lease {
                 Some(lease) => resting.push(lease),
@@ -81,7 +75,7 @@ async fn run(transport: Arc<Transport>, mut added: mpsc::UnboundedReceiver<Weak<
                 None => return,
             },
             Some(lease) = under_way.next() => resting.push(lease),
-            () = due => {}
+            () = reached(next) => {}
         }
         let is_due = |lease: &mut Weak<Lease>| {
             let moment = lease.upgrade().and_then(|lease| lease.renew_at());
@@ -135,6 +129,27 @@ pub(crate) fn take(lease: &Lease, answer: &Answer) -> Result<(), Error> {
     let renewed: Renewed = answer.read()?;
     lease.renewed(answer.sent, renewed.ttl());
     Ok(())
+}
+
+/// Renews a ticket that nobody works under yet. `margin`: of the lease that this returns.
+///
+/// # Errors
+/// [`Error::Lost`]: it has ended.
+pub(crate) async fn begin(
+    transport: &Transport,
+    (name, ticket): (String, String),
+    (ttl, margin): (Duration, Duration),
+) -> Result<Lease, Error> {
+    let request = request(transport, &name, &ticket, ttl)?;
+    let answer = transport.send(&request).await?;
+    answer.check_ticket(&name)?;
+    let renewed: Renewed = answer.read()?;
+    Ok(Lease::new(
+        (name, ticket, renewed.fencing_token),
+        (answer.sent, Duration::ZERO),
+        renewed.ttl(),
+        (ttl, margin),
+    ))
 }
 
 pub(crate) fn request(

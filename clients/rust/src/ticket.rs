@@ -4,10 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, LossReason, Lost};
+use crate::error::{Error, LossReason};
 use crate::names;
 use crate::transport::Transport;
 
@@ -44,14 +43,10 @@ pub(crate) async fn unlock(transport: &Transport, name: &str, ticket: &str) -> R
     let mut request = transport.request(Method::PUT, names::action(name, "unlock")?);
     request.ticket = Some(ticket.to_owned());
     let answer = transport.send(&request).await?;
-    match answer.loss() {
-        // A name that was made for its lock went with it, when this was first asked.
-        Some(LossReason::Deleted) if answer.repeated => Ok(()),
-        Some(reason) => Err(Lost {
-            name: name.to_owned(),
-            reason,
-        }
-        .into()),
-        None => answer.read::<IgnoredAny>().map(drop),
+    // A name that was made for its lock went with it, when this was first asked.
+    if answer.repeated && answer.loss() == Some(LossReason::Deleted) {
+        return Ok(());
     }
+    answer.check_ticket(name)?;
+    answer.check()
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock::BootTime;
-use crate::error::{Error, LossReason};
+use crate::error::{Error, LossReason, Lost};
 use crate::holder::Forced;
 
 /// What one lock request waits on the server at most; a longer wait is made of several.
@@ -33,7 +33,7 @@ pub(crate) struct Transport {
     /// The one that answered last.
     current: AtomicUsize,
     key: Option<HeaderValue>,
-    tls: Option<rustls::ClientConfig>,
+    tls: rustls::ClientConfig,
     http: Mutex<reqwest::Client>,
     /// How long an answer may take besides what was asked to be waited.
     pub(crate) timeout: Duration,
@@ -93,14 +93,14 @@ impl Transport {
     pub(crate) fn new(
         servers: Vec<String>,
         key: Option<HeaderValue>,
-        tls: Option<rustls::ClientConfig>,
+        tls: rustls::ClientConfig,
         timeout: Duration,
     ) -> Result<Transport, Error> {
         Ok(Transport {
             servers,
             current: AtomicUsize::new(0),
             key,
-            http: Mutex::new(http_client(tls.as_ref())?),
+            http: Mutex::new(http_client(&tls)?),
             tls,
             timeout,
             wait_slice: AtomicU64::new(WAIT_SLICE.as_millis() as u64),
@@ -301,7 +301,7 @@ impl Transport {
             None if !response.status().is_success() => Ok(response),
             _ => {
                 // What follows on that connection belongs to others, too.
-                if let Ok(fresh) = http_client(self.tls.as_ref()) {
+                if let Ok(fresh) = http_client(&self.tls) {
                     *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
                 }
                 Err(Broken {
@@ -322,11 +322,28 @@ impl Transport {
 }
 
 impl Answer {
+    /// Refuses an answer that is no success.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.status.is_success() {
+            true => Ok(()),
+            false => Err(self.refusal()),
+        }
+    }
+
+    /// Refuses an answer that says that the presented ticket is not alive any more.
+    pub(crate) fn check_ticket(&self, name: &str) -> Result<(), Lost> {
+        match self.loss() {
+            Some(reason) => Err(Lost {
+                name: name.to_owned(),
+                reason,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The body of a success; else the refusal.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        if !self.status.is_success() {
-            return Err(self.refusal());
-        }
+        self.check()?;
         serde_json::from_slice(&self.body)
             .map_err(|error| Error::not_understood("the server's answer", error))
     }
@@ -420,14 +437,9 @@ fn no_answer(server: &str, broken: &Broken) -> Error {
     Error::Unreachable(format!("{server}: {}", broken.message))
 }
 
-fn http_client(tls: Option<&rustls::ClientConfig>) -> Result<reqwest::Client, Error> {
-    let tls = match tls {
-        Some(tls) => tls.clone(),
-        // Never used: no server is asked over TLS. Reqwest wants one all the same.
-        None => crate::tls::config(Vec::new())?,
-    };
+fn http_client(tls: &rustls::ClientConfig) -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(tls.clone())
         .http1_only()
         // A lock server is asked directly, its key is shown to nobody else, and what is repeated is our decision.
         .no_proxy()

@@ -22,10 +22,8 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The answer of the guard process once it knows the command's process group.
 pub const GO: u8 = b'g';
 
-/// The command with the path of its program, which is searched in `PATH` unless its name has a slash.
-///
-/// # Errors
-/// Exit code and sentence: it was not found, or cannot be executed.
+/// The command with the path of its program, which is searched in `PATH` unless its name has a slash; or exit code and
+/// sentence.
 pub fn look_up(mut command: Vec<OsString>) -> Result<Vec<OsString>, (u8, String)> {
     let Some(name) = command.first_mut() else {
         return Err((EXIT_NOT_FOUND, "No command was given.".into()));
@@ -56,16 +54,13 @@ pub fn look_up(mut command: Vec<OsString>) -> Result<Vec<OsString>, (u8, String)
 
 /// Starts the command that [`look_up`] returned in a process group of its own, where it waits until the guard process
 /// lets it run.
-///
-/// # Errors
-/// The process cannot be started.
 pub fn start(
     command: &[OsString],
     environment: &[(&str, String)],
     guard_socket: &str,
 ) -> io::Result<Child> {
     Command::new(THIS_PROGRAM)
-        .args(["lock-command", "--"])
+        .args(["guarded-command", "--"])
         .args(command)
         .envs(environment.iter().cloned())
         .env(GUARD_SOCKET, guard_socket)
@@ -78,7 +73,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(runs) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// `lock-command`: waits until the guard process knows this process, then becomes the command. If the guard
+/// `guarded-command`: waits until the guard process knows this process, then becomes the command. If the guard
 /// process is gone, because the process that holds the lock is, the command does not run.
 pub fn become_command(command: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = command.split_first() else {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{UnixListener, UnixStream};
 
+use super::super::remote;
 use super::command::{GO, THIS_PROGRAM};
 
 /// The guard process as the process that holds the lock sees it.
@@ -34,13 +35,10 @@ pub struct GuardProcess {
 
 impl GuardProcess {
     /// Starts the guard process and waits until it listens.
-    ///
-    /// # Errors
-    /// The process cannot be started, or ends before it listens.
     pub fn start() -> io::Result<GuardProcess> {
         let socket = format!("small-resource-lock-{}", uuid::Uuid::new_v4().simple());
         let mut child = Command::new(THIS_PROGRAM)
-            .args(["lock-guard", &socket])
+            .args(["guard-process", &socket])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -61,10 +59,7 @@ impl GuardProcess {
         })
     }
 
-    /// Sends the deadline, if it is not the one that was sent last.
-    ///
-    /// # Errors
-    /// The guard process is gone.
+    /// Sends the deadline, if it is not the one that was sent last. Fails if the guard process is gone.
     pub fn deadline(&mut self, deadline: Option<BootTime>) -> io::Result<()> {
         match deadline {
             Some(moment) if self.told != deadline => {
@@ -75,10 +70,7 @@ impl GuardProcess {
         }
     }
 
-    /// Lets the command of this process group run.
-    ///
-    /// # Errors
-    /// The guard process is gone.
+    /// Lets the command of this process group run. Fails if the guard process is gone.
     pub fn let_run(&mut self, group: Pid) -> io::Result<()> {
         writeln!(self.commands, "start {}", group.as_raw_nonzero())
     }
@@ -91,17 +83,14 @@ impl GuardProcess {
     }
 }
 
-/// `lock-guard`: the process itself.
+/// `guard-process`: the process itself.
 pub fn watch_over(socket: &str) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let outcome = runtime.and_then(|runtime| runtime.block_on(guard(socket)));
-    if outcome.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    remote::block_on("lock", async {
+        match guard(socket).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        }
+    })
 }
 
 async fn guard(socket: &str) -> io::Result<()> {

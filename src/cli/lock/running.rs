@@ -43,10 +43,7 @@ struct Running<'a> {
 }
 
 /// Runs the command until it and all processes that it left in its process group have ended. `kill_after`: time between
-/// `stop_signal` and SIGKILL.
-///
-/// # Errors
-/// A sentence: the command was not started.
+/// `stop_signal` and SIGKILL. Fails with a sentence if the command was not started.
 pub async fn run(
     command: &[OsString],
     environment: &[(&str, String)],

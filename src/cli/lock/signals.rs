@@ -22,9 +22,6 @@ pub type ForwardedSignal = (Signal, unix::Signal);
 
 /// Listens to the signals that are passed on and were not ignored when this process began, so that `nohup` keeps its
 /// effect.
-///
-/// # Errors
-/// The system does not let a signal be handled.
 pub fn listen() -> io::Result<Vec<ForwardedSignal>> {
     let ignored = ignored();
     let heard = PASSED_ON.iter().map(|(_, signal)| *signal);
@@ -57,10 +54,7 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The signal of a name with or without SIG, or of a number in digits.
-///
-/// # Errors
-/// A sentence: it is none of the signals that are accepted.
+/// The signal of a name with or without SIG, or of a number in digits; or a sentence with what is accepted.
 pub fn by_name(text: &str) -> Result<Signal, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

@@ -87,8 +87,7 @@ pub async fn put(req: Rc<Request>, payload: Payload) -> Response {
         condition: req.write_condition()?,
         create,
     };
-    let reply = req.ask(&name, &op).await;
-    respond::changed(reply)
+    respond::changed(req.ask(&name, &op).await)
 }
 
 /// DELETE `/resource/{name}/{selector}`.
@@ -99,6 +98,5 @@ pub async fn delete(req: Rc<Request>) -> Response {
         selector,
         presented: req.presented(),
     };
-    let reply = req.ask(&name, &op).await;
-    respond::changed(reply)
+    respond::changed(req.ask(&name, &op).await)
 }

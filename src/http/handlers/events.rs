@@ -13,7 +13,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
 use crate::http::auth::{KnownKey, Right, identify};
-use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
 use crate::http::request::Request;
 use crate::http::respond::Response;
@@ -107,8 +106,7 @@ impl EventStream {
 pub async fn events(req: Rc<Request>) -> Response {
     req.authorize(Right::Read)?;
     let prefix = req.query()?.get("prefix").unwrap_or("").to_owned();
-    let reader = req.worker.cluster.follow(&prefix).await;
-    let reader = reader.map_err(ApiError::Closed)?;
+    let reader = req.worker.cluster.follow(&prefix).await?;
     if let Some(connection) = &req.connection {
         connection.begin_stream();
     }

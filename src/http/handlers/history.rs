@@ -6,7 +6,6 @@ use actix_web::HttpResponse;
 use serde_json::{Value, json};
 
 use crate::http::auth::Right;
-use crate::http::errors::ApiError;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::rfc3339;
@@ -35,12 +34,7 @@ pub async fn history(req: Rc<Request>) -> Response {
     let name = req.name()?;
     let most = req.worker.server().history.per_resource;
     let limit = req.query()?.count("limit", most.max(1), 1..=1000)?;
-    let mut leases = req
-        .worker
-        .cluster
-        .history(&name)
-        .await
-        .map_err(ApiError::Closed)?;
+    let mut leases = req.worker.cluster.history(&name).await?;
     if leases.is_empty() {
         match req.ask(&name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}

@@ -49,7 +49,7 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: Rc<Request>, payload: Payload) -> Response {
     req.authorize(Right::Lock)?;
-    let name = req.name_before_selector()?;
+    let (name, _) = req.name_and_selector()?;
     // A block, so that query and body are dropped before the wait for the lock.
     let op = {
         let query = req.query()?;
@@ -73,23 +73,21 @@ pub async fn lock(req: Rc<Request>, payload: Payload) -> Response {
             create,
         }
     };
-    let reply = req.ask(&name, &op).await;
-    respond::lock(reply)
+    respond::lock(req.ask(&name, &op).await)
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
 pub async fn unlock(req: Rc<Request>) -> Response {
     req.authorize(Right::Lock)?;
-    let name = req.name_before_selector()?;
+    let (name, _) = req.name_and_selector()?;
     let presented = req.presented();
-    let reply = req.ask(&name, &Op::Unlock { presented }).await;
-    respond::unlock(reply)
+    respond::unlock(req.ask(&name, &Op::Unlock { presented }).await)
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
 pub async fn renew(req: Rc<Request>, payload: Payload) -> Response {
     req.authorize(Right::Lock)?;
-    let name = req.name_before_selector()?;
+    let (name, _) = req.name_and_selector()?;
     let body = body::read(&req, payload).await?;
     let accepts = r#"nothing, or {"ttl": seconds, "exact": true}"#;
     let body: RenewBody = parse_optional(&body, accepts, req.worker.is_lenient())?;
@@ -98,8 +96,7 @@ pub async fn renew(req: Rc<Request>, payload: Payload) -> Response {
         ttl: body.ttl,
         exact: body.exact.unwrap_or(false),
     };
-    let reply = req.ask(&name, &op).await;
-    respond::renew(reply)
+    respond::renew(req.ask(&name, &op).await)
 }
 
 /// POST `/resource/{name}/force-unlock`.

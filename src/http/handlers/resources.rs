@@ -100,7 +100,7 @@ pub async fn describe(req: Rc<Request>) -> Response {
                     let cluster = &req.worker.cluster;
                     // One document more than asked for tells whether there is a next page.
                     let sizes = cluster.document_sizes(of, selectors_after, selectors + 1);
-                    sizes.await.map_err(ApiError::Closed)?
+                    sizes.await?
                 }
             };
             let mut response = HttpResponse::Ok();
@@ -178,8 +178,7 @@ pub async fn list(req: Rc<Request>) -> Response {
     };
     let limit = Duration::from_millis(req.worker.server().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
-    let page = page.unwrap_or(Err(Closed::ListingTooLong));
-    let page = page.map_err(ApiError::Closed)?;
+    let page = page.unwrap_or(Err(Closed::ListingTooLong))?;
     let next = page.next.as_ref().map(ResourceName::as_str);
     let body = response_bodies::listed(&page.resources, next);
     Ok(json_text(HttpResponse::Ok(), body))
@@ -190,6 +189,5 @@ pub async fn delete(req: Rc<Request>) -> Response {
     req.authorize(Right::Write)?;
     let name = req.name()?;
     let presented = req.presented();
-    let reply = req.ask(&name, &Op::Delete { presented }).await;
-    respond::changed(reply)
+    respond::changed(req.ask(&name, &Op::Delete { presented }).await)
 }

@@ -30,11 +30,10 @@ pub fn health() -> HttpResponse {
 pub fn ready(req: &Request) -> Response {
     let server = req.worker.server();
     match server.check_ready() {
-        Ok(()) => {}
-        Err(Closed::StoreAway) => return Ok(store_away(&server.gate.reason())),
-        Err(closed) => return Err(ApiError::Closed(closed)),
+        Ok(()) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
+        Err(Closed::StoreAway) => Ok(store_away(&server.gate.reason())),
+        Err(closed) => Err(closed.into()),
     }
-    Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
 }
 
 /// The answer for [`Closed::StoreAway`] with the reason added to its sentence.
@@ -55,8 +54,8 @@ pub async fn status(req: Rc<Request>) -> Response {
     let prefixes = presented.prefixes(Right::Read);
     let mut counts = LockCounts::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
-        let part = req.worker.cluster.count_locks((*prefix).to_owned()).await;
-        counts = counts.and(part.map_err(ApiError::Closed)?);
+        let part = req.worker.cluster.count_locks((*prefix).to_owned());
+        counts = counts.and(part.await?);
     }
     let longest = counts.oldest_wait.as_ref();
     let oldest_wait =

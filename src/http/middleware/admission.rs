@@ -22,7 +22,7 @@ use crate::shared::gate::boottime_ms;
 /// requests are left of it; `None`: it is not counted.
 pub fn begin(request: &Request) -> (Result<(), ApiError>, Option<(u32, u32)>) {
     if let Some(connection) = request.connection.as_deref() {
-        connection.begin_request(body_length(request));
+        connection.begin_request(request.body_length());
     }
     if request.route.is_some_and(Route::is_about_the_server) {
         return (Ok(()), None);
@@ -88,16 +88,6 @@ pub async fn answered(request: &Request, now: Instant) {
     }
 }
 
-/// Length of the body in bytes, 0 without a body; `None` if it is chunked.
-fn body_length(request: &Request) -> Option<usize> {
-    let headers = request.http.headers();
-    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
-        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-        return (!chunked).then_some(0);
-    };
-    Some(length.to_str().ok()?.parse().unwrap_or(0))
-}
-
 /// Counts the request. Returns its rate limit, and what [`RateLimit::count`](crate::http::limit::RateLimit::count)
 /// says; `None` if it is not counted.
 fn count(request: &Request) -> Option<(u32, Result<u32, Duration>)> {
@@ -129,13 +119,11 @@ fn note_previous_key(request: &Request) {
     let uses = &metrics.previous_key_requests_total;
     uses.with_label_values(&[&*key.name]).inc();
     let now = boottime_ms();
-    let next = &NEXT[key.right as usize];
-    let due = next.load(Ordering::Relaxed);
-    let later = now + 60_000;
-    if due <= now
-        && next
-            .compare_exchange(due, later, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+    let next = |due: u64| (due <= now).then_some(now + 60_000);
+    let relaxed = Ordering::Relaxed;
+    if NEXT[key.right as usize]
+        .fetch_update(relaxed, relaxed, next)
+        .is_ok()
     {
         let address = request.caller.address;
         let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());

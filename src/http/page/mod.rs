@@ -15,33 +15,31 @@ use super::request::Request;
 use super::respond::{Response, entity_tag};
 use crate::resource::messages::EntityTag;
 
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const JS: &str = "text/javascript; charset=utf-8";
 
-/// Of each file its path below `/page/`, its type and its bytes. The first is the page itself, which has no path there:
-/// it is served at `/` only.
+/// Of each file its path, its type and its bytes.
 const FILES: &[(&str, &str, &[u8])] = &[
-    ("", "text/html; charset=utf-8", include_bytes!("index.html")),
-    (
-        "style.css",
-        "text/css; charset=utf-8",
-        include_bytes!("style.css"),
-    ),
-    ("icon.svg", "image/svg+xml", include_bytes!("icon.svg")),
-    ("app.js", JAVASCRIPT, include_bytes!("app.js")),
-    ("api.js", JAVASCRIPT, include_bytes!("api.js")),
-    ("live.js", JAVASCRIPT, include_bytes!("live.js")),
-    ("text.js", JAVASCRIPT, include_bytes!("text.js")),
-    ("parts.js", JAVASCRIPT, include_bytes!("parts.js")),
-    ("listing.js", JAVASCRIPT, include_bytes!("listing.js")),
-    ("now.js", JAVASCRIPT, include_bytes!("now.js")),
-    ("locks.js", JAVASCRIPT, include_bytes!("locks.js")),
-    ("lock.js", JAVASCRIPT, include_bytes!("lock.js")),
-    ("documents.js", JAVASCRIPT, include_bytes!("documents.js")),
-    ("actions.js", JAVASCRIPT, include_bytes!("actions.js")),
-    ("events.js", JAVASCRIPT, include_bytes!("events.js")),
-    ("preact.js", JAVASCRIPT, include_bytes!("vendor/preact.js")),
-    ("hooks.js", JAVASCRIPT, include_bytes!("vendor/hooks.js")),
-    ("htm.js", JAVASCRIPT, include_bytes!("vendor/htm.js")),
+    ("/", HTML, include_bytes!("index.html")),
+    ("/page/style.css", CSS, include_bytes!("style.css")),
+    ("/page/icon.svg", SVG, include_bytes!("icon.svg")),
+    ("/page/app.js", JS, include_bytes!("app.js")),
+    ("/page/api.js", JS, include_bytes!("api.js")),
+    ("/page/live.js", JS, include_bytes!("live.js")),
+    ("/page/text.js", JS, include_bytes!("text.js")),
+    ("/page/parts.js", JS, include_bytes!("parts.js")),
+    ("/page/listing.js", JS, include_bytes!("listing.js")),
+    ("/page/now.js", JS, include_bytes!("now.js")),
+    ("/page/locks.js", JS, include_bytes!("locks.js")),
+    ("/page/lock.js", JS, include_bytes!("lock.js")),
+    ("/page/documents.js", JS, include_bytes!("documents.js")),
+    ("/page/actions.js", JS, include_bytes!("actions.js")),
+    ("/page/events.js", JS, include_bytes!("events.js")),
+    ("/page/preact.js", JS, include_bytes!("vendor/preact.js")),
+    ("/page/hooks.js", JS, include_bytes!("vendor/hooks.js")),
+    ("/page/htm.js", JS, include_bytes!("vendor/htm.js")),
 ];
 
 /// Tells the browser to load nothing from elsewhere, to run no script but the files of this page, and to turn
@@ -71,17 +69,9 @@ static TAGS: LazyLock<Vec<EntityTag>> = LazyLock::new(|| {
 });
 
 /// GET `/` and `/page/{file}`. No key is needed: the page itself asks the user for one.
-///
-/// # Errors
-/// [`ApiError::NoRoute`] where the page has no such file; [`ApiError::Malformed`] for a malformed `If-None-Match`.
 pub fn file(req: &Request) -> Response {
-    let name = req.http.uri().path().strip_prefix("/page/");
-    if name == Some("") {
-        return Err(ApiError::NoRoute);
-    }
-    let name = name.unwrap_or_default();
     let mut files = FILES.iter().zip(TAGS.iter());
-    let asked = files.find(|((known, ..), _)| *known == name);
+    let asked = files.find(|((path, ..), _)| *path == req.http.uri().path());
     let ((_, content_type, bytes), tag) = asked.ok_or(ApiError::NoRoute)?;
     let known = req.if_none_match()?;
     let unchanged = known.is_some_and(|known| known.is_none_or(|tags| tags.contains(tag)));

@@ -32,8 +32,7 @@ impl Step<'_> {
         }
     }
 
-    /// A request without a live ticket. A copy of a relayed request or an idempotency key may lead to a ticket;
-    /// otherwise a new ticket is made.
+    /// A request without a live ticket: an earlier copy or its idempotency key leads to one, or a new one is made.
     fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
         if let Some(seq) = self.place {
             return self.continue_loaded(seq, asked, ended);
@@ -149,8 +148,7 @@ impl Step<'_> {
         }
     }
 
-    /// Adds a place at the end of the queue. If the queue is full and the lock not `open` to this request,
-    /// refuses the request and returns `None`.
+    /// Adds a place at the end of the queue. `None`: refused, because it is full and the lock not `open` to this.
     pub(super) fn enqueue(
         &mut self,
         request: RequestId,

@@ -42,8 +42,7 @@ impl Step<'_> {
         asked.options.relayed && self.waiter(seq).is_some_and(made)
     }
 
-    /// The live ticket with this idempotency key, and whether the request that made it asked for the same owner,
-    /// `ttl` and mode.
+    /// The live ticket with this idempotency key, and whether the request that made it asked for the same.
     pub(super) fn by_key(&self, options: &LockOptions) -> Option<(TicketStatus, bool)> {
         let key = options.key.as_ref()?;
         let same = |row: &TicketRow| {
@@ -91,11 +90,6 @@ impl Step<'_> {
     /// Whether a request without a place may be granted this mode now: no near waiter is ahead of it.
     pub(super) fn is_open_to(&self, mode: Mode) -> bool {
         self.state.admits(mode) && self.state.first_near().is_none()
-    }
-
-    /// Whether data may be changed without a ticket: the lock is neither held nor reserved.
-    pub(super) fn is_free(&self) -> bool {
-        !self.state.is_locked()
     }
 
     pub(super) fn is_shared(&self, token: FencingToken) -> bool {

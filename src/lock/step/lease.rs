@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{
-    Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId,
+    Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId, WaitPolicy,
 };
 use crate::lock::leases::Lease;
 use crate::lock::names::{FencingToken, Millis, Ttl};
-use crate::lock::queue::{TicketDelivery, Waiter};
+use crate::lock::queue::{Open, TicketDelivery, Waiter};
 use crate::lock::rows::{ENDED_MS, EndReason, EndedMore, EndedRow, Forced, TicketRow};
 use crate::lock::state::later;
 
@@ -23,18 +23,20 @@ impl Step<'_> {
         }
     }
 
-    /// Removes the stored row of a lease that was taken out of the state. If it was in the head row, the next
-    /// lease moves there from its own row.
-    fn change_ended(&mut self, lease: &Lease, was_in_head: bool) {
+    /// Removes a lease and its stored row. If that was the head row, the next lease moves there from its own row.
+    fn remove_lease(&mut self, token: FencingToken) -> Option<Lease> {
+        let was_in_head = self.state.leases.is_in_head(token);
+        let lease = self.state.leases.take(token)?;
         let holding = &mut self.out.changes.holding;
         if !was_in_head {
             holding.insert(lease.row.ticket, None);
-            return;
+            return Some(lease);
         }
         if let Some(next) = self.state.leases.first() {
             holding.insert(next.row.ticket, None);
         }
         self.change_head();
+        Some(lease)
     }
 
     /// Grants the lock to a waiter that was removed from the queue and that `LockState::admits`. Answers all
@@ -46,20 +48,19 @@ impl Step<'_> {
         if waiter.stored {
             self.out.changes.leave(waiter.row.ticket);
         }
-        let asking = asking.map(|(request, ended)| (request, self.since, ended));
-        let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
-        let mut writes: Vec<RequestId> = Vec::new();
-        for open in waiter.parked() {
-            match open.writes {
-                true => writes.push(open.request),
-                false => told.push((open.request, open.since, open.ended)),
-            }
-        }
-        let answering = told.iter().map(|(request, ..)| *request);
-        let answering = answering.chain(writes.iter().copied());
+        let asking = asking.map(|(request, ended)| Open {
+            request,
+            since: self.since,
+            policy: WaitPolicy::Poll,
+            writes: false,
+            ended,
+        });
+        let parked = waiter.parked().copied();
+        let mut told: Vec<Open> = asking.into_iter().chain(parked).collect();
+        told.sort_by_key(|open| open.writes);
         self.state.leases.put(Lease {
             told: waiter.delivery == TicketDelivery::Confirmed,
-            unconfirmed: answering.collect(),
+            unconfirmed: told.iter().map(|open| open.request).collect(),
             since: None,
             expires: None,
             stored_ttl: waiter.row.ttl,
@@ -74,20 +75,18 @@ impl Step<'_> {
             // The head row has the highest token, so it changes although the new lease has a row of its own.
             self.change_head();
         }
-        if let Some(view) = self.view(token) {
-            self.out.events.push(Event::Granted(view));
-        }
-        for (request, since, ended) in told {
-            let waited_ms = self.now.mono - since;
-            self.answer_granted(request, token, Some(waited_ms), ended);
-        }
-        for request in writes {
-            self.answer(request, Answer::Writable { token: Some(token) });
+        let view = self.view(token);
+        self.out.events.extend(view.map(Event::Granted));
+        for open in told {
+            let waited_ms = Some(self.now.mono - open.since);
+            match open.writes {
+                true => self.answer(open.request, Answer::Writable { token: Some(token) }),
+                false => self.answer_granted(open.request, token, waited_ms, open.ended),
+            }
         }
     }
 
-    /// Answers with the lease. `waited_ms`: how long this request waited for the grant; `None` if the ticket
-    /// held already.
+    /// Answers with the lease. `waited_ms`: how long this request waited; `None` if the ticket held already.
     pub(super) fn answer_granted(
         &mut self,
         request: RequestId,
@@ -181,8 +180,7 @@ impl Step<'_> {
         });
     }
 
-    /// Ends a lease, and remembers the reason for its holder. [`Step::hand_off`] grants the lock to the next
-    /// waiter later.
+    /// Ends a lease, and remembers the reason. [`Step::hand_off`] grants the lock to the next waiter.
     pub(super) fn end_lease(
         &mut self,
         token: FencingToken,
@@ -192,19 +190,14 @@ impl Step<'_> {
         let Some(holder) = self.view(token) else {
             return;
         };
-        let was_in_head = self.state.leases.is_in_head(token);
-        let Some(lease) = self.state.leases.take(token) else {
+        let Some(lease) = self.remove_lease(token) else {
             return;
         };
         self.remember(&lease.row, reason, forced);
         let delay_ms = self.state.options.lock_delay_ms();
-        let delays = delay_ms > 0 && reason != EndReason::Released;
-        if delays {
+        if delay_ms > 0 && reason != EndReason::Released {
             self.state.delay_until = Some(self.now.mono + delay_ms);
             self.state.reserved = None;
-        }
-        self.change_ended(&lease, was_in_head);
-        if delays && !was_in_head {
             self.change_head();
         }
         let forced = forced.cloned().map(Box::new);
@@ -224,15 +217,14 @@ impl Step<'_> {
                 forced: forced.cloned(),
             })
         });
-        let now = self.now.mono;
-        self.state.ended.forget(now);
         let ended = EndedRow {
             n: 0,
             ticket: row.ticket,
             reason,
             more,
         };
-        let ended = self.state.ended.remember(ended, now + ENDED_MS);
+        let until = self.now.mono + ENDED_MS;
+        let ended = self.state.ended.remember(ended, until);
         self.out.changes.end(ended);
     }
 
@@ -245,12 +237,10 @@ impl Step<'_> {
         if lease.is_some_and(|lease| lease.row.key.is_some()) {
             return self.state.start_lease(self.terms, now.mono, token);
         }
-        let was_in_head = self.state.leases.is_in_head(token);
-        let Some(lease) = self.state.leases.take(token) else {
+        let Some(lease) = self.remove_lease(token) else {
             return;
         };
         self.out.events.push(Event::TakenBack(token));
-        self.change_ended(&lease, was_in_head);
         if lease.told {
             let mut row = lease.row;
             row.queued_at.get_or_insert(now.wall);

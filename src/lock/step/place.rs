@@ -12,8 +12,7 @@ impl Step<'_> {
         self.state.queue_ref().and_then(|queue| queue.get(seq))
     }
 
-    /// A waiting ticket was presented, so its client is alive and knows the ticket. `options`: those of a lock
-    /// request; its `ttl` becomes the ticket's.
+    /// A waiting ticket was presented. `options`: those of a lock request, whose `ttl` becomes the ticket's.
     pub(super) fn present_waiter(&mut self, seq: Seq, options: Option<&LockOptions>) {
         let queue = self.state.queue_mut();
         queue.confirm(seq);
@@ -54,21 +53,18 @@ impl Step<'_> {
         }
     }
 
-    /// Answers with the place in the queue, and stores the ticket: a ticket that a client is told must be
-    /// durable.
+    /// Answers with the place in the queue, and stores the ticket: a ticket that is told must be durable.
     pub(super) fn answer_queued(&mut self, request: RequestId, seq: Seq, ended: Death) {
         self.store_waiter(seq);
         let queue = self.state.queue_mut();
         let position = queue.position(seq);
         if let Some(ticket) = queue.get(seq).map(|w| w.row.ticket) {
-            self.answer(
-                request,
-                Answer::Queued {
-                    ticket,
-                    position,
-                    ended,
-                },
-            );
+            let queued = Answer::Queued {
+                ticket,
+                position,
+                ended,
+            };
+            self.answer(request, queued);
         }
     }
 
@@ -110,8 +106,7 @@ impl Step<'_> {
         self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
-    /// Ends a place, and refuses the requests that are parked with it. If the lock was reserved for it, the next
-    /// hand-off chooses anew.
+    /// Ends a place, its reservation, and the waits of the requests that are parked with it.
     pub(super) fn end_place(&mut self, seq: Seq, reason: EndReason, forced: Option<&Forced>) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
             return;

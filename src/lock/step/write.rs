@@ -61,8 +61,7 @@ impl Step<'_> {
         }
     }
 
-    /// A write with a waiting ticket. If the ticket is next in line it is granted the lock first; otherwise the
-    /// write is parked or refused.
+    /// A write with a waiting ticket: granted the lock if the ticket is next in line, else parked or refused.
     fn write_waiting(&mut self, seq: Seq, request: RequestId, policy: WaitPolicy) {
         self.present_waiter(seq, None);
         if policy == WaitPolicy::Loading {
@@ -84,7 +83,7 @@ impl Step<'_> {
 
     /// A write without a ticket: allowed only while the lock is free, and takes no lock.
     fn write_ticketless(&mut self, request: RequestId, fresh: Ticket, policy: WaitPolicy) {
-        let free = self.is_free();
+        let free = !self.state.is_locked();
         let loading = policy == WaitPolicy::Loading;
         if free && !loading {
             return self.answer(request, Answer::Writable { token: None });
@@ -145,7 +144,7 @@ impl Step<'_> {
             TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 return self.answer_dead(request, presented, death);
             }
-            TicketStatus::NoTicket | TicketStatus::Dead(_) => self.is_free(),
+            TicketStatus::NoTicket | TicketStatus::Dead(_) => !self.state.is_locked(),
         };
         if !allowed {
             return self.answer_locked(request, None);

@@ -1,15 +1,10 @@
 //! The journal of the SQL stores: a write-ahead log of lock changes, which makes durable locks fast.
 //!
-//! A lock that is taken and released changes the same few rows again and again, and writing a row costs a
-//! database far more than its bytes. So a commit does not write these rows: it appends the changes of its whole
-//! batch to a journal table, as one row of bytes however many locks changed, in the same transaction as
-//! everything else. Every few seconds the store makes a *checkpoint*: it writes the merged changes to the
-//! tables and truncates the journal (deletes its first rows, or marks them as done). When a store is opened, it
-//! first makes a checkpoint of the journal that an earlier process left. (The idea is the write-ahead log of
-//! databases: Mohan et al., "ARIES", 1992.)
-//!
-//! An acknowledged change is as durable as without a journal: it is in the journal, and the journal is in the
-//! database. Invariants:
+//! A busy lock changes the same few rows again and again, and writing a row costs a database far more than its
+//! bytes. So a commit appends the changes of all its locks to a journal table, as one row of bytes, in the same
+//! transaction as everything else. Every few seconds the store makes a *checkpoint*: it writes the merged
+//! changes to the tables and truncates the journal (deletes its first rows, or marks them as done). A store that
+//! is opened first makes a checkpoint of the journal that an earlier process left. Invariants:
 //!
 //! - A journal row is truncated only after the transactions that wrote its changes to the tables. So the tables
 //!   with the journal replayed over them, in its order, are always the last committed state. Replaying a change
@@ -20,10 +15,7 @@
 //! - The lock rows of a resource that began in the journal are not in the tables until a checkpoint reaches it. So a
 //!   resource that comes and goes in between, as a lock that was made on the fly, costs the tables no lock rows.
 //! - Documents are written to their table directly: they are large, and the table is the PHP server's.
-//! - [`Journal`] keeps in memory what is not checkpointed yet; a load reads the tables and applies these
-//!   changes.
-//!
-//! Both SQL stores use this folder. How rows are written to their tables is their own.
+//! - [`Journal`] keeps in memory what is not checkpointed yet; a load applies it to what it reads in the tables.
 
 mod rows;
 mod version1;
@@ -37,7 +29,7 @@ use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
 use crate::store::shrink::shrink_if_sparse;
-pub(super) use rows::{EMPTY, SEAL, chunks_of_rows, read};
+pub(super) use rows::{EMPTY, SEAL, read};
 
 /// Number of table rows that one transaction of a checkpoint writes: small, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
@@ -63,9 +55,8 @@ struct State {
     last: u64,
     /// Number of the last committed row with changes in it.
     last_with_changes: u64,
-    /// The changes of the rows up to this one are in the tables.
-    checkpointed: u64,
-    /// The changes in `older` are from rows up to this one.
+    /// Number of the last row when the latest checkpoint began. The changes of the rows up to this one are in
+    /// `older` or in the tables.
     mark: u64,
     /// Rows up to this one are truncated.
     truncated: u64,
@@ -108,13 +99,12 @@ pub(super) struct JournalEntry<'e> {
 }
 
 /// One transaction of a checkpoint.
-pub(super) struct CheckpointStep {
-    /// Changes to be written to the tables, where the resource still exists.
-    pub locks: Vec<(ResourceName, PendingChanges)>,
-    /// Journal rows up to this number are in the tables and can be truncated.
-    pub done: Option<u64>,
-    /// Number of journal rows that `done` truncates, if each commit has rows of its own.
-    pub rows: u64,
+pub(super) enum CheckpointStep {
+    /// Writes these changes to the tables, where the resource still exists.
+    Write(Vec<(ResourceName, PendingChanges)>),
+    /// Truncates the journal rows up to this number, which are in the tables. `rows`: how many they are, if each
+    /// commit has rows of its own.
+    Truncate { up_to: u64, rows: u64 },
 }
 
 /// The pending changes that a load applies to the rows it reads: first those being checkpointed, then those
@@ -277,19 +267,41 @@ impl Journal {
     /// of the journal. `None`: this is reached. To be followed by [`Journal::checkpointed`] once the
     /// transaction is committed; no other commit may be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
-        self.state.lock().next_step(row, self.truncation_max)
+        let state = &mut *self.state.lock();
+        let is_done = state.older.is_empty() && state.truncated == state.mark;
+        if is_done && state.mark < row.min(state.last) {
+            state.mark = state.last;
+            // Later commits are not part of this checkpoint, so they need a row of their own.
+            state.open = Vec::new();
+            state.older = std::mem::take(&mut state.newer);
+        }
+        if state.older.is_empty() {
+            let rows = (state.mark - state.truncated).min(self.truncation_max);
+            let up_to = state.truncated + rows;
+            return (rows > 0).then_some(CheckpointStep::Truncate { up_to, rows });
+        }
+        let (mut locks, mut rows) = (Vec::new(), 0);
+        for (name, pending) in &state.older {
+            rows += pending.changes.rows();
+            locks.push((name.clone(), pending.clone()));
+            if rows >= STEP_ROWS {
+                break;
+            }
+        }
+        Some(CheckpointStep::Write(locks))
     }
 
     /// Records that the transaction of this step is committed.
     pub fn checkpointed(&self, step: CheckpointStep) {
         let mut state = self.state.lock();
-        for (name, _) in &step.locks {
-            state.older.remove(name);
+        match step {
+            CheckpointStep::Write(locks) => {
+                for (name, _) in &locks {
+                    state.older.remove(name);
+                }
+            }
+            CheckpointStep::Truncate { up_to, .. } => state.truncated = up_to,
         }
-        if state.older.is_empty() {
-            state.checkpointed = state.mark;
-        }
-        state.truncated = step.done.unwrap_or(state.truncated);
         shrink_if_sparse(&mut state.older);
         shrink_if_sparse(&mut state.newer);
     }
@@ -331,45 +343,6 @@ impl State {
                 self.newer.insert(snapshot.name.clone(), pending);
             }
         }
-    }
-
-    fn next_step(&mut self, row: u64, truncation_max: u64) -> Option<CheckpointStep> {
-        let row = row.min(self.last);
-        if self.older.is_empty() && self.checkpointed < row {
-            self.mark = self.last;
-            // Later commits are not part of this checkpoint, so they need a row of their own.
-            self.open = Vec::new();
-            self.older = std::mem::take(&mut self.newer);
-            if self.older.is_empty() {
-                self.checkpointed = self.mark;
-            }
-        }
-        if self.truncated < self.checkpointed {
-            let done = self.truncated.saturating_add(truncation_max);
-            let done = self.checkpointed.min(done);
-            return Some(CheckpointStep {
-                locks: Vec::new(),
-                done: Some(done),
-                rows: done - self.truncated,
-            });
-        }
-        if self.checkpointed >= row {
-            return None;
-        }
-        let mut locks = Vec::new();
-        let mut rows = 0;
-        for (name, pending) in &self.older {
-            rows += pending.changes.rows();
-            locks.push((name.clone(), pending.clone()));
-            if rows >= STEP_ROWS {
-                break;
-            }
-        }
-        Some(CheckpointStep {
-            locks,
-            done: None,
-            rows: 0,
-        })
     }
 }
 
@@ -492,10 +465,13 @@ mod tests {
     fn drain(journal: &Journal, row: u64) -> (usize, u64) {
         let (mut locks, mut done) = (0, 0);
         while let Some(step) = journal.next_step(row) {
-            assert!(step.done.is_none_or(|up_to| up_to > done));
-            assert_eq!(step.locks.is_empty(), step.done.is_some(), "one at a time");
-            locks += step.locks.len();
-            done = step.done.unwrap_or(done);
+            match &step {
+                CheckpointStep::Write(some) => locks += some.len(),
+                CheckpointStep::Truncate { up_to, .. } => {
+                    assert!(*up_to > done);
+                    done = *up_to;
+                }
+            }
             journal.checkpointed(step);
         }
         (locks, done)
@@ -509,7 +485,7 @@ mod tests {
         commit(&journal, snapshot("1", [head(2)]));
         let before = journal.last_with_changes();
         let first = journal.next_step(before).unwrap();
-        assert_eq!((first.locks.len(), first.done), (1, None));
+        assert!(matches!(&first, CheckpointStep::Write(locks) if locks.len() == 1));
         // Committed during the checkpoint: it stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
         journal.checkpointed(first);
@@ -528,11 +504,7 @@ mod tests {
         assert_eq!(numbers(2), [1], "there is room");
         let step = journal.next_step(1).unwrap();
         journal.checkpointed(step);
-        assert_eq!(
-            numbers(3),
-            [2],
-            "row 1 is being checkpointed and takes no more"
-        );
+        assert_eq!(numbers(3), [2], "row 1 is being checkpointed");
         assert_eq!(drain(&journal, 1), (0, 1));
         let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
         assert_eq!(full.unwrap(), [3]);
@@ -558,16 +530,6 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_a_removed_resource_are_dropped() {
-        let journal = own_rows();
-        commit(&journal, snapshot("1", [head(1)]));
-        let mut removed = snapshot("1", []);
-        removed.remove(FencingToken(1));
-        commit(&journal, removed);
-        assert_eq!(drain(&journal, journal.last_with_changes()), (0, 1));
-    }
-
-    #[test]
     fn a_new_resource_has_no_lock_rows_until_a_checkpoint_reaches_it() {
         let journal = own_rows();
         let has_rows = |id: &str| {
@@ -585,8 +547,7 @@ mod tests {
         commit(&journal, snapshot("1", [head(2)]));
         assert!(!has_rows("1"));
         assert!(has_rows("0"), "another resource of this name");
-        let step = journal.next_step(1).unwrap();
-        assert_eq!(step.locks.len(), 1);
+        assert!(journal.next_step(1).is_some());
         assert!(has_rows("1"), "they may just be written");
         commit(&journal, snapshot("1", [head(3)]));
         assert!(has_rows("1"));
@@ -603,11 +564,8 @@ mod tests {
     fn a_resource_has_to_exist_until_it_is_known_to() {
         let journal = own_rows();
         let unknown = |id: &str| {
-            journal
-                .enter(&[snapshot(id, [head(1)])])
-                .unwrap()
-                .must_exist
-                .len()
+            let batch = [snapshot(id, [head(1)])];
+            journal.enter(&batch).unwrap().must_exist.len()
         };
         assert_eq!(unknown("1"), 1);
         commit(&journal, snapshot("1", [head(1)]));
@@ -617,26 +575,18 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_load_is_current_unless_a_commit_of_its_name_came_between() {
         let journal = own_rows();
+        let is_current = |overlay: &_| journal.is_current(&name("a"), overlay);
         let overlay = journal.overlay(&name("a")).await;
         let batch = [snapshot("1", [head(1)])];
         let entry = journal.enter(&batch).unwrap();
-        assert!(
-            !journal.is_current(&name("a"), &overlay),
-            "a commit is under way"
-        );
+        assert!(!is_current(&overlay), "a commit is under way");
         drop(entry);
-        assert!(
-            journal.is_current(&name("a"), &overlay),
-            "the commit was dropped"
-        );
+        assert!(is_current(&overlay), "the commit was dropped");
         commit(&journal, snapshot("1", [head(1)]));
-        assert!(!journal.is_current(&name("a"), &overlay));
+        assert!(!is_current(&overlay));
         let overlay = journal.overlay(&name("a")).await;
         let step = journal.next_step(1).unwrap();
         journal.checkpointed(step);
-        assert!(
-            !journal.is_current(&name("a"), &overlay),
-            "the changes are in the tables now"
-        );
+        assert!(!is_current(&overlay), "the changes are in the tables now");
     }
 }

@@ -64,23 +64,26 @@ fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
     if changes.rows() <= PIECE_ROWS {
         return vec![Cow::Borrowed(changes)];
     }
-    let first = LockChanges {
-        head: changes.head.clone(),
-        ended: changes.ended.clone(),
-        ..LockChanges::default()
-    };
-    let holding: Vec<_> = changes.holding.iter().collect();
-    let holding = holding.chunks(PIECE_ROWS).map(|some| LockChanges {
-        holding: some.iter().map(|(k, v)| (**k, (*v).clone())).collect(),
-        ..LockChanges::default()
-    });
-    let waiting: Vec<_> = changes.waiting.iter().collect();
-    let rest = waiting.chunks(PIECE_ROWS).map(|some| LockChanges {
-        waiting: some.iter().map(|(k, v)| (**k, (*v).clone())).collect(),
-        ..LockChanges::default()
-    });
-    let all = [first].into_iter().chain(holding).chain(rest);
-    all.map(Cow::Owned).collect()
+    let (mut rest, mut pieces) = (changes.clone(), Vec::new());
+    while !rest.is_empty() {
+        let mut piece = LockChanges {
+            head: rest.head.take(),
+            ended: std::mem::take(&mut rest.ended),
+            ..LockChanges::default()
+        };
+        while piece.rows() < PIECE_ROWS
+            && let Some((ticket, row)) = rest.holding.pop_first()
+        {
+            piece.holding.insert(ticket, row);
+        }
+        while piece.rows() < PIECE_ROWS
+            && let Some((ticket, row)) = rest.waiting.pop_first()
+        {
+            piece.waiting.insert(ticket, row);
+        }
+        pieces.push(Cow::Owned(piece));
+    }
+    pieces
 }
 
 /// Decodes journal rows in their order and merges the changes of each resource.
@@ -114,25 +117,6 @@ pub(in crate::store) fn read(
         }
     }
     Ok(found.into_iter().collect())
-}
-
-/// Splits the result of [`read`] into chunks of at most `rows_max` table rows; a chunk with a single lock may
-/// have more.
-pub(in crate::store) fn chunks_of_rows(
-    mut read: &[(ResourceId, LockChanges)],
-    rows_max: usize,
-) -> impl Iterator<Item = &[(ResourceId, LockChanges)]> {
-    std::iter::from_fn(move || {
-        let mut rows = 0;
-        let mut fits = |(_, changes): &(_, LockChanges)| {
-            rows += changes.rows();
-            rows <= rows_max
-        };
-        let count = read.iter().take_while(|lock| fits(lock)).count();
-        let (chunk, rest) = read.split_at_checked(count.max(1))?;
-        read = rest;
-        Some(chunk)
-    })
 }
 
 #[cfg(test)]
@@ -179,18 +163,6 @@ mod tests {
         let large = rows_of((0..64).map(|bits| waiting(u128::MAX - bits)));
         assert!(large.len() == 1 && large[0].len() > ROW_BYTES);
         assert!(write([], ROW_BYTES).unwrap().is_empty());
-    }
-
-    #[test]
-    fn portions_have_all_of_it_and_are_small() {
-        let lock = |rows: u64| {
-            let snapshot = snapshot("1", (0..rows).map(|bits| waiting(u128::from(bits))));
-            (snapshot.id, snapshot.lock)
-        };
-        let all = [1, 2, 1, 9, 3, 1, 1].map(lock);
-        let counts: Vec<usize> = chunks_of_rows(&all, 4).map(<[_]>::len).collect();
-        assert_eq!(counts, [3, 1, 2, 1], "9 rows are those of one lock");
-        assert_eq!(chunks_of_rows(&[], 4).count(), 0);
     }
 
     #[test]

@@ -30,31 +30,29 @@ type TicketV1 = (
 
 /// The changes as they are written today.
 pub(super) fn changes((head, waiting, ended): LockChangesV1) -> LockChanges {
+    let head = head.map(|(token, lease)| HeadRow {
+        token,
+        delayed: false,
+        holder: lease.map(|(ticket, acquired_at)| {
+            Box::new(HolderRow {
+                ticket: ticket_row(ticket),
+                token,
+                acquired_at,
+            })
+        }),
+    });
+    let waiting = waiting.into_iter();
     let ended = ended.into_iter().map(|(n, ticket, reason)| EndedRow {
         n,
         ticket,
         reason,
         more: None,
     });
-    let waiting = waiting.into_iter();
     LockChanges {
-        head: head.map(head_row),
+        head,
         holding: BTreeMap::new(),
         waiting: waiting.map(|(t, row)| (t, row.map(ticket_row))).collect(),
         ended: ended.collect(),
-    }
-}
-
-fn head_row((token, holder): HeadV1) -> HeadRow {
-    let holder = holder.map(|(ticket, acquired_at)| HolderRow {
-        ticket: ticket_row(ticket),
-        token,
-        acquired_at,
-    });
-    HeadRow {
-        token,
-        delayed: false,
-        holder: holder.map(Box::new),
     }
 }
 

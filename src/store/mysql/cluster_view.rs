@@ -22,13 +22,12 @@ pub(super) struct ClusterView {
     row: Option<ServerRow>,
     watches: HashMap<InstanceId, HeartbeatWatch>,
     /// The instances that this process was before it lost the database: certainly dead.
-    former: HashSet<InstanceId>,
+    pub former: HashSet<InstanceId>,
 }
 
 impl ClusterView {
-    /// This process becomes another instance: forgets what was read. `former`: the instances that it was.
-    pub fn reset(&mut self, former: impl Iterator<Item = InstanceId>) {
-        self.former = former.collect();
+    /// This process becomes another instance: forgets what was read.
+    pub fn reset(&mut self) {
         self.owners = None;
         self.version_min = 0;
         self.given.clear();
@@ -96,9 +95,9 @@ impl ClusterView {
 
     /// The instance that has the database exclusively, if it may be alive: it was not silent for a whole lease,
     /// and is not one that this process was.
-    pub fn living_owner(&self, former: &[InstanceId]) -> Option<InstanceId> {
+    pub fn living_owner(&self) -> Option<InstanceId> {
         let owner = self.row.as_ref()?.owner;
-        owner.filter(|owner| !former.contains(owner) && !self.is_silent(owner))
+        owner.filter(|owner| !self.former.contains(owner) && !self.is_silent(owner))
     }
 
     /// Records that the slots for which `is_moved` holds belong to `to` as of `version`.
@@ -138,11 +137,11 @@ impl ClusterView {
 
     /// An instance that may be alive and has another lease than `lease_ms`, one that is known to be alive
     /// first: whether that is known, and its lease in ms.
-    pub fn other_lease(&self, lease_ms: u64, former: &[InstanceId]) -> Option<(bool, u64)> {
+    pub fn other_lease(&self, lease_ms: u64) -> Option<(bool, u64)> {
         let instances = &self.row.as_ref()?.instances;
         let mut others = instances.iter().filter(|instance| {
             let id = &instance.id;
-            let may_live = instance.state != 3 && !former.contains(id) && !self.is_silent(id);
+            let may_live = instance.state != 3 && !self.former.contains(id) && !self.is_silent(id);
             may_live && instance.lease_ms != lease_ms
         });
         let first = others.clone().next()?;
@@ -236,7 +235,6 @@ mod tests {
     use crate::lock::FencingToken;
     use crate::store::mysql::schema::MigrationStep;
 
-    const ME: InstanceId = [1; 16];
     const LEASE: Duration = Duration::from_secs(4);
 
     fn row(owner: Option<InstanceId>, heartbeat: u64, at: Instant) -> ServerRow {
@@ -249,7 +247,6 @@ mod tests {
             epoch: 7,
             heartbeat,
             owner,
-            connection: None,
             instances: Vec::new(),
             sent_at: at,
             answered_at: at,
@@ -261,17 +258,17 @@ mod tests {
         let (mut view, owner, start) = (ClusterView::default(), [2; 16], Instant::now());
         for eighth in 0..8 {
             view.update(row(Some(owner), 3, start + eighth * LEASE / 8), LEASE);
-            assert_eq!(view.living_owner(&[ME]), Some(owner));
+            assert_eq!(view.living_owner(), Some(owner));
             assert!(!view.is_beating(&owner));
         }
         view.update(row(Some(owner), 3, start + LEASE), LEASE);
-        assert_eq!(view.living_owner(&[ME]), None);
+        assert_eq!(view.living_owner(), None);
         view.update(row(Some(owner), 4, start + LEASE), LEASE);
-        assert_eq!(view.living_owner(&[ME]), Some(owner));
+        assert_eq!(view.living_owner(), Some(owner));
         assert!(view.is_beating(&owner));
         // A read that failed begins the wait anew.
         view.restart_watches();
         view.update(row(Some(owner), 4, start + 2 * LEASE), LEASE);
-        assert_eq!(view.living_owner(&[ME]), Some(owner));
+        assert_eq!(view.living_owner(), Some(owner));
     }
 }

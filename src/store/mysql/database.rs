@@ -112,7 +112,7 @@ impl MysqlStore {
                 // The server itself ends a statement when nobody waits for it any more.
                 None => {
                     let limit = Some(self.options.timeout);
-                    Session::reach(&self.options, home.as_ref(), limit).await?
+                    Session::connect(&self.options, home.as_ref(), limit).await?
                 }
             };
             match session.run(sql).await {

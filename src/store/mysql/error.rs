@@ -172,9 +172,6 @@ impl From<Error> for Fault {
                 state: error.state,
                 text: error.message,
             },
-            Error::Driver(DriverError::PacketTooLarge) => Fault::Store(StoreError::Rejected(
-                "it is larger than the largest possible packet".into(),
-            )),
             Error::Io(IoError::Io(error)) => Fault::Away(error.to_string()),
             error => Fault::Away(error.to_string()),
         }

@@ -24,7 +24,7 @@ impl MysqlStore {
             }
         }
         within(limit, async {
-            let session = Session::connect(&self.options, self.home().as_ref()).await?;
+            let session = Session::connect(&self.options, self.home().as_ref(), None).await?;
             self.send_heartbeat_on(&mut heartbeat_session, session, membership)
                 .await
         })
@@ -85,9 +85,7 @@ impl MysqlStore {
     /// # Errors
     /// [`StoreError::Standby`]: this instance was taken for dead.
     pub(super) async fn read_members(&self) -> Result<Members, StoreError> {
-        let Some(membership) = self.membership() else {
-            return Err(StoreError::Unavailable("the database is not open".into()));
-        };
+        let membership = self.open_membership()?;
         let is_alive = self.send_heartbeat(membership).await?;
         let is_current = self.membership() == Some(membership);
         if !is_alive && is_current {

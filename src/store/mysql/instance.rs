@@ -1,16 +1,11 @@
 //! An instance in the database: a row in `resource_instance` with a heartbeat number, and a log of its own.
 //!
-//! Instances join a database that is ready; joining takes nothing from any other instance. Which of them owns
-//! which slots: see [`super::slots`]. A database that is not ready (new, of an earlier version or of the PHP
-//! server, half reverted) belongs exclusively to one instance, which `resource_server` names, until it is ready.
-//! An instance that finds this owner silent for a whole lease takes the database in its place. It does so in
-//! one transaction and one packet, so that it leaves no lock behind if it is cut off in the middle. The
-//! transaction marks the silent owner's row, *seals* its log with a last row, and makes the database its own.
-//! Joining and taking both change the one row of `resource_server`, so neither overlooks the other, at whatever
-//! server.
-//!
-//! Why nothing of the former owner is committed afterwards, and nothing that was acknowledged to it is missed:
-//! see [`super::fence::append`]. (BookKeeper and Delos seal logs for the same purpose.)
+//! Instances join a database that is ready; joining takes nothing from any other instance. A database that is not
+//! ready (new, of an earlier version or of the PHP server, half reverted) belongs exclusively to the instance that
+//! `resource_server` names. If this owner is silent for a whole lease, another instance marks its row, *seals* its
+//! log with a last row (see [`super::fence::append`]) and makes the database its own, in one packet, so that it
+//! leaves no lock behind if it is cut off in the middle. Joining and taking both change the one row of
+//! `resource_server`, so neither overlooks the other, at whatever server.
 
 use super::error::{Fault, code};
 use super::fence::{self, LogId, Membership};
@@ -89,8 +84,8 @@ pub(super) async fn join(
 /// Selects the epoch that a transaction has made, at its end.
 pub(super) const EPOCH: &str = "SELECT epoch FROM resource_server WHERE id = 1";
 
-/// Takes the database exclusively in this membership. Returns the epoch that this made; `None`: its rows are not
-/// as they were read any more.
+/// Takes the database exclusively in this membership. Returns the epoch that this made; `None`: its rows have
+/// changed since they were read.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
@@ -100,13 +95,10 @@ pub(super) async fn take(
 ) -> Result<Option<u64>, Fault> {
     // A connection that stopped inside a transaction keeps its row lock. On another server than its own, the
     // number is another connection's.
-    match (row.owner_row(), row.connection) {
-        (Some(owner), _) if owner.server == session.server.id => {
-            kill(session, owner.connection).await?;
-        }
-        // Version 2.0.0 recorded this connection, but not its server: in a cluster it may be another server's.
-        (None, Some(number)) if !session.server.is_member => kill(session, number).await?,
-        _ => {}
+    if let Some(owner) = row.owner_row()
+        && owner.server == session.server.id
+    {
+        kill(session, owner.connection).await?;
     }
     let mut sql = taking(row, membership);
     introduce(&mut sql, membership, &session.server.id, address, lease_ms);
@@ -258,7 +250,8 @@ pub(super) async fn record_writer(
     // With a heartbeat, so that the row changes in any case: the count of changed rows is the answer.
     sql.push(", heartbeat = heartbeat + 1");
     mine(&mut sql, membership);
-    Ok(session.change(sql.as_str()).await? > 0)
+    session.run(sql.as_str()).await?;
+    Ok(session.changed_rows() > 0)
 }
 
 /// Ends the membership, if it has not ended, so that other instances need not wait for the lease. Seals the log, so

@@ -29,13 +29,6 @@ pub(super) struct TakeOver {
     left: Option<LeftLog>,
 }
 
-impl TakeOver {
-    /// Where the dead instance took requests from other instances, for the log.
-    pub fn address(&self) -> &str {
-        self.dead.address.as_deref().unwrap_or("no address")
-    }
-}
-
 /// The part of a sealed log that is not replayed or not deleted yet.
 struct LeftLog {
     log: LogId,
@@ -54,9 +47,7 @@ impl MysqlStore {
         writer: &mut Option<Session>,
         id: &InstanceId,
     ) -> Result<Option<TakeOver>, StoreError> {
-        let Some(membership) = self.membership() else {
-            return Err(StoreError::Unavailable("the database is not open".into()));
-        };
+        let membership = self.open_membership()?;
         if self.view.lock().is_unknown(id) {
             let script = async |_: &mut Session, place| slots::finding(place, id);
             if let Some(sets) = self.attempt(writer, script).await? {
@@ -92,6 +83,10 @@ impl MysqlStore {
         self.loss_detector
             .lock()
             .check_sealed(&dead.id, seal, heartbeat);
+        log::info!(
+            "taking over from the instance at {}, which is dead or has ended",
+            dead.address.as_deref().unwrap_or("no address")
+        );
         Ok(Some(TakeOver {
             dead,
             seal,
@@ -108,9 +103,7 @@ impl MysqlStore {
     ) -> Result<ControlFlow<()>, StoreError> {
         let mut is_last = false;
         let script = async |session: &mut Session, place: LogPlace| {
-            let TakeOver {
-                dead, seal, left, ..
-            } = taking;
+            let TakeOver { dead, seal, left } = taking;
             let left = match left {
                 Some(left) => left,
                 None => left.insert(LeftLog::read_whole(session, dead.log, *seal).await?),
@@ -136,18 +129,15 @@ impl MysqlStore {
 
     /// Records that the slots of `from` are ours as of this version of the slot map.
     fn took(&self, from: &InstanceId, version: u64) {
-        let me = self.membership().map(|membership| membership.id);
-        if let Some(me) = me {
-            self.view
-                .lock()
-                .set_owner(|_, owner| owner == from, me, version);
+        if let Some(Membership { id: me, .. }) = self.membership() {
+            let mut view = self.view.lock();
+            view.set_owner(|_, owner| owner == from, me, version);
         }
         self.loss_detector.lock().note_epoch(version);
     }
 
     /// Replays into the tables the sealed logs that earlier instances left, and deletes them. The caller must
-    /// have the database exclusively, and commit nothing else before. Can be repeated after a failure at any
-    /// point: replaying a change twice gives the same rows.
+    /// have the database exclusively, and commit nothing else before. Can be repeated after a failure.
     pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
@@ -212,12 +202,19 @@ impl LeftLog {
         of: Option<&InstanceId>,
         place: LogPlace,
     ) -> Result<Script, Fault> {
-        let Some(some) = journal::chunks_of_rows(&self.changes, STEP_ROWS).next() else {
+        if self.changes.is_empty() {
             let (up_to, rows) = self.next_truncation();
             return commit::truncation_script(&self.log, up_to, rows, of, place);
-        };
-        let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
-        let written = some.len();
+        }
+        let (mut locks, mut rows) = (Vec::new(), 0);
+        for (id, lock) in &self.changes {
+            rows += lock.rows();
+            if rows > STEP_ROWS && !locks.is_empty() {
+                break;
+            }
+            locks.push((id, lock));
+        }
+        let written = locks.len();
         let script = commit::checkpoint_script(session, locks, of, place).await?;
         self.changes.drain(..written);
         Ok(script)

@@ -2,15 +2,11 @@
 
 use super::error::Fault;
 use super::fence::{self, LogId, Membership};
-use super::php::{adopt, definition};
-use super::schema::{
-    MigrationStep, OLD_JOURNAL, OWN, RESOURCE, RESOURCE_DATA, ServerRow, VERSION, columns,
-    foreign_engines, indexes,
-};
+use super::php::adopt;
+use super::schema::{MigrationStep, OLD_JOURNAL, ServerRow, TABLES, VERSION, columns, indexes};
 use super::session::Session;
-use super::sql::{HELD_INDEX, Sql};
+use super::sql::Sql;
 use crate::lock::Profile;
-use crate::store::StoreError;
 
 /// Brings the schema to [`VERSION`]. The caller must have the database exclusively in `membership` and send
 /// heartbeats meanwhile, as adopting a large database takes long. A migration that was interrupted goes on
@@ -30,17 +26,22 @@ pub(super) async fn migrate(
     if step == MigrationStep::Adopting {
         adopt::reshape(session).await?;
     }
-    for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
+    for table in TABLES {
         session.run(table).await?;
     }
-    session.run(definition::TAKEN_DOWN).await?;
-    convert_engines(session).await?;
     refine_tickets(session).await?;
     move_journal(session).await?;
-    match step {
-        MigrationStep::Adopting => adopt::finish(session, membership).await,
-        _ => set_ready(session, membership).await,
+    session.run("BEGIN").await?;
+    if step == MigrationStep::Adopting {
+        adopt::decode_selectors(session).await?;
     }
+    // This row is locked last: heartbeats change it, and go on until then, however much there was to decode.
+    let mut sql = Sql::default();
+    fence::guard(&mut sql, membership);
+    sql.push("; UPDATE resource_server SET step = 'ready', version = ");
+    sql.number(VERSION).push(" WHERE id = 1; COMMIT");
+    session.run(sql.as_str()).await?;
+    Ok(())
 }
 
 /// From version 2.0.0, which had one journal: it becomes a log. Can be repeated after a failure, because no log
@@ -87,35 +88,12 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     }
     if !indexes(session, "resource_lock")
         .await?
-        .contains(&HELD_INDEX.to_owned())
+        .contains(&"acquired_at".to_owned())
     {
-        let add = format!("ALTER TABLE resource_lock ADD KEY {HELD_INDEX} (acquired_at)");
-        session.run(&add).await?;
+        let add = "ALTER TABLE resource_lock ADD KEY acquired_at (acquired_at)";
+        session.run(add).await?;
     }
     let widen = "ALTER TABLE resource_ended_tickets MODIFY entries MEDIUMBLOB NOT NULL";
     session.run(widen).await?;
-    Ok(())
-}
-
-async fn set_ready(session: &mut Session, membership: Membership) -> Result<(), Fault> {
-    let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
-    sql.number(VERSION);
-    sql.push(" WHERE id = 1 AND ");
-    fence::is_alone(&mut sql, membership);
-    match session.change(sql.as_str()).await? {
-        0 => Err(StoreError::Standby.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Version 2.0.0 adopted tables without converting them from engines that have no transactions.
-async fn convert_engines(session: &mut Session) -> Result<(), Fault> {
-    for (table, engine) in foreign_engines(session).await? {
-        log::warn!("the table {table} has the engine {engine}; converting it to InnoDB");
-        let mut sql = Sql::new("ALTER TABLE ");
-        sql.identifier(&table);
-        sql.push(" ENGINE = InnoDB, ROW_FORMAT = DYNAMIC");
-        session.run(sql.as_str()).await?;
-    }
     Ok(())
 }

@@ -91,7 +91,7 @@ impl MysqlStore {
         membership: Membership,
         has_checkpointed: bool,
     ) -> Result<Option<u64>, Fault> {
-        let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
+        let mut session = Session::connect(&self.options, self.home().as_ref(), None).await?;
         let released = retry_while_blocked!(instance::release(
             &mut session,
             membership,
@@ -132,12 +132,13 @@ impl Store for MysqlStore {
                 Err(error) => return Err(error),
             }
         }
-        if let Err(error) = self.wait_until_alone().await {
-            self.close().await;
-            return Err(error);
+        match self.wait_until_alone().await {
+            Ok(members) => Ok((members.token_floor, Some(members))),
+            Err(error) => {
+                self.close().await;
+                Err(error)
+            }
         }
-        let members = self.read_members().await?;
-        Ok((members.token_floor, Some(members)))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
@@ -192,33 +193,25 @@ impl Store for MysqlStore {
     }
 
     async fn take_over(&self, dead: InstanceId) -> Result<(), StoreError> {
-        let begun = {
-            let mut writer = self.writer.lock().await;
-            self.begin_take_over(&mut writer, &dead).await?
-        };
-        let Some(mut taking) = begun else {
+        let mut writer = self.writer.lock().await;
+        let Some(mut taking) = self.begin_take_over(&mut writer, &dead).await? else {
             return Ok(());
         };
-        log::info!(
-            "taking over from the instance at {}, which is dead or has ended",
-            taking.address()
-        );
-        loop {
-            // The writer is unlocked between two steps, so that commits go on.
-            let mut writer = self.writer.lock().await;
-            if self
-                .take_over_next(&mut writer, &mut taking)
-                .await?
-                .is_break()
-            {
-                return Ok(());
-            }
+        while self
+            .take_over_next(&mut writer, &mut taking)
+            .await?
+            .is_continue()
+        {
+            // Between two steps commits go on.
+            drop(writer);
+            writer = self.writer.lock().await;
         }
+        Ok(())
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().await;
         let script = async |_: &mut Session, place| commit::leaving_script(place);
+        let mut writer = self.writer.lock().await;
         self.transact(&mut writer, script).await
     }
 
@@ -229,14 +222,13 @@ impl Store for MysqlStore {
             0,
             "tokens are raised right after opening"
         );
-        let mut writer = self.writer.lock().await;
         let script = async |_: &mut Session, place| commit::raising_script(above, place);
+        let mut writer = self.writer.lock().await;
         self.transact(&mut writer, script).await
     }
 
     async fn highest_token(&self) -> Result<FencingToken, StoreError> {
-        let mut sql = Sql::default();
-        sql.push(
+        let sql = Sql::new(
             "SELECT GREATEST((SELECT floor FROM resource_server WHERE id = 1), \
              (SELECT COALESCE(MAX(floor), 0) FROM resource_instance), \
              (SELECT COALESCE(MAX(token), 0) FROM resource_lock))",
@@ -344,17 +336,11 @@ impl Store for MysqlStore {
 
     async fn close(&self) {
         let ended = self.membership();
-        let mut has_checkpointed = false;
-        if ended.is_some() {
-            match self.checkpoint_all().await {
-                Ok(()) => has_checkpointed = true,
-                Err(error) => {
-                    log::debug!(
-                        "the last checkpoint failed; whoever takes over replays the log: {error}"
-                    );
-                }
-            }
-        }
+        let tell = |error: &StoreError| {
+            log::debug!("the last checkpoint failed; whoever takes over replays the log: {error}");
+        };
+        let has_checkpointed =
+            ended.is_some() && self.checkpoint_all().await.inspect_err(tell).is_ok();
         let mut writer = self.writer.lock().await;
         *writer = None;
         self.set_membership(None);
@@ -380,7 +366,7 @@ impl Store for MysqlStore {
 /// [`Store::open`].
 pub async fn require_used(options: &Options) -> Result<(), StoreError> {
     let look = async {
-        let mut session = Session::connect(options, None).await?;
+        let mut session = Session::connect(options, None, None).await?;
         let version = schema::version(&mut session).await;
         session.close().await;
         version
@@ -411,7 +397,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let store = MysqlStore::new(options);
     let options = &store.options;
     let row = within(options.timeout, async {
-        let mut session = Session::connect(options, None).await?;
+        let mut session = Session::connect(options, None, None).await?;
         match schema::version(&mut session).await {
             Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
                 let text = "it has no table `resource_server`, so there is nothing to revert";

@@ -1,6 +1,7 @@
 //! Opening the store. One instance has the database exclusively while it makes it ready (migration, replay of
 //! logs); after that every instance joins it.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -113,12 +114,18 @@ impl MysqlStore {
     ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
         let row = server_row(session).await?;
         let lease = self.options.instance_lease;
+        let formers: HashSet<InstanceId> = self
+            .loss_detector
+            .lock()
+            .memberships()
+            .map(|former| former.id)
+            .collect();
+        self.view.lock().former.clone_from(&formers);
         self.view.lock().update(row.clone(), lease);
         let is_shared = row.is_shared();
-        let formers = self.formers();
         let has_to_wait = match is_shared {
-            true => !self.leases_agree(&formers)?,
-            false => self.view.lock().living_owner(&formers).is_some(),
+            true => !self.leases_agree()?,
+            false => self.view.lock().living_owner().is_some(),
         };
         if has_to_wait {
             return Ok(ControlFlow::Break(None));
@@ -158,24 +165,13 @@ impl MysqlStore {
         })
     }
 
-    fn formers(&self) -> Vec<InstanceId> {
-        let loss_detector = self.loss_detector.lock();
-        loss_detector
-            .memberships()
-            .map(|former| former.id)
-            .collect()
-    }
-
     /// This process is a new instance from now on. `epoch`: the one that this made.
     fn note_joined(&self, membership: Membership, epoch: u64) {
         let mut loss_detector = self.loss_detector.lock();
         loss_detector.note_own_epoch(epoch);
         loss_detector.confirm_created(membership);
         drop(loss_detector);
-        let formers = self.formers().into_iter();
-        self.view
-            .lock()
-            .reset(formers.filter(|former| *former != membership.id));
+        self.view.lock().reset();
         self.journal.reset(1);
     }
 
@@ -184,9 +180,9 @@ impl MysqlStore {
     ///
     /// # Errors
     /// [`StoreError::Unusable`]: one with another lease is alive.
-    fn leases_agree(&self, formers: &[InstanceId]) -> Result<bool, StoreError> {
+    fn leases_agree(&self) -> Result<bool, StoreError> {
         let own = self.options.lease_ms();
-        let Some((is_alive, other)) = self.view.lock().other_lease(own, formers) else {
+        let Some((is_alive, other)) = self.view.lock().other_lease(own) else {
             return Ok(true);
         };
         if !is_alive {
@@ -252,9 +248,11 @@ impl MysqlStore {
         membership: Membership,
     ) -> Result<Members, Fault> {
         if let Some(session) = writer.as_mut() {
-            let engines = schema::refuse_foreign_engines(session);
-            within(self.options.timeout, engines).await?;
-            within(self.options.timeout, self.warn(session)).await?;
+            let look = async {
+                schema::refuse_foreign_engines(session).await?;
+                self.warn(session).await
+            };
+            within(self.options.timeout, look).await?;
         }
         let members = self.read_members_as_writer(writer, membership).await?;
         self.loss_detector.lock().check_members(&members);
@@ -346,7 +344,7 @@ impl MysqlStore {
         if heartbeat_session.is_some() {
             return Ok(());
         }
-        let connecting = Session::connect(&self.options, Some(&opened.server));
+        let connecting = Session::connect(&self.options, Some(&opened.server), None);
         let connected = within(self.options.timeout, connecting).await;
         let session = connected.map_err(|fault| {
             StoreError::Unavailable(format!(
@@ -395,13 +393,13 @@ impl MysqlStore {
 
     /// The second half of [`crate::store::Store::open_alone`], once the store is open: takes over from every
     /// other instance as soon as it is dead. [`StoreError::Standby`]: one is alive.
-    pub(super) async fn wait_until_alone(&self) -> Result<(), StoreError> {
+    pub(super) async fn wait_until_alone(&self) -> Result<Members, StoreError> {
         let every = heartbeat_every(self.options.instance_lease);
         loop {
             let members = self.read_members().await?;
             let is_mine = |owner: &InstanceId| *owner == members.me;
             if members.members.len() == 1 && members.owners.iter().all(is_mine) {
-                return Ok(());
+                return Ok(members);
             }
             let mut others = members.members.iter().filter(|one| one.id != members.me);
             if others.any(|other| self.view.lock().is_beating(&other.id)) {
@@ -431,7 +429,7 @@ impl MysqlStore {
                 }
                 None => {}
             }
-            let owner = self.view.lock().living_owner(&[]);
+            let owner = self.view.lock().living_owner();
             if owner.is_some_and(|owner| self.view.lock().is_beating(&owner)) {
                 return Err(StoreError::Standby);
             }

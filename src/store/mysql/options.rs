@@ -80,10 +80,9 @@ impl Options {
             Some(host) => host.clone(),
             None => self.local_address().await?.to_string(),
         };
-        let is_v6 = host.contains(':') && !host.starts_with('[');
-        let host = if is_v6 { format!("[{host}]") } else { host };
         let scheme = if peers.is_tls { TLS_SCHEME } else { "" };
-        Ok(Some(format!("{scheme}{host}:{}", peers.port)))
+        let place = host_and_port(&host, peers.port);
+        Ok(Some(format!("{scheme}{place}")))
     }
 
     /// The local address from which this machine reaches the database. Nothing is sent: connecting a UDP socket
@@ -107,22 +106,13 @@ impl Options {
         let found = lookup_host((host.as_str(), self.port)).await;
         let found =
             found.map_err(|e| Fault::Away(format!("the host {host:?} is not found: {e}")))?;
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in found {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        Ok(addresses)
+        Ok(found.collect())
     }
 
     /// `MYSQL_HOST:MYSQL_PORT`, for messages. Without the address that the name led to: a message that names another
     /// one at each attempt would be logged at each.
     pub(super) fn place(&self) -> String {
-        match self.host.parse::<Ipv6Addr>() {
-            Ok(host) => format!("[{host}]:{}", self.port),
-            Err(_) => format!("{}:{}", self.host, self.port),
-        }
+        host_and_port(&self.host, self.port)
     }
 
     /// The driver's options for a connection to this address; without a database if its name is empty.
@@ -168,6 +158,13 @@ impl Options {
     }
 }
 
+fn host_and_port(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(host) => format!("[{host}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
 impl fmt::Debug for Options {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,28 +180,5 @@ impl fmt::Debug for Options {
             .field("adopt", &self.adopt)
             .field("peers", &self.peers)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debug_output_hides_the_password() {
-        let options = Options {
-            host: "db".into(),
-            port: 3306,
-            database: "d".into(),
-            user: "u".into(),
-            password: "hunter2".into(),
-            pool_size: 4,
-            tls: Tls::Off,
-            timeout: Duration::from_secs(5),
-            instance_lease: Duration::from_secs(4),
-            adopt: None,
-            peers: None,
-        };
-        assert!(!format!("{options:?}").contains("hunter2"));
     }
 }

@@ -8,7 +8,7 @@ use mysql_async::prelude::FromValue;
 use super::error::Fault;
 use super::rows::{self, Columns, Sets};
 use super::session::Session;
-use super::sql::{HELD_INDEX, Sql};
+use super::sql::Sql;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
@@ -281,8 +281,7 @@ pub(super) fn count_sql(query: &ListQuery, walk: ListOrder) -> Sql {
     match walk {
         ListOrder::Name => push_range(sql.push("resource r WHERE "), query),
         _ => {
-            sql.push("resource_lock FORCE INDEX (").push(HELD_INDEX);
-            sql.push(") WHERE acquired_at IS NOT NULL");
+            sql.push("resource_lock FORCE INDEX (acquired_at) WHERE acquired_at IS NOT NULL");
         }
     }
     sql.push(" LIMIT ").number(listing::FEW as u64 + 1);
@@ -336,12 +335,16 @@ pub(super) fn list_sql(query: &ListQuery, part: ListPart, last: Option<WallMilli
          LEFT JOIN resource_lock l ON l.id_resource = r.id \
          LEFT JOIN resource_options o ON o.id_resource = r.id ORDER BY ",
     );
-    sql.push(match part.order {
+    sql.push(order_by(part.order));
+    sql
+}
+
+fn order_by(order: ListOrder) -> &'static str {
+    match order {
         ListOrder::Name => "r.name_bytes",
         ListOrder::Waiting => "places DESC, r.name_bytes",
         ListOrder::Held => "l.acquired_at, r.name_bytes",
-    });
-    sql
+    }
 }
 
 /// The subquery that finds the ids of the resources.
@@ -361,11 +364,7 @@ fn push_found(sql: &mut Sql, query: &ListQuery, part: ListPart, last: Option<Wal
     if let Some(last) = last {
         sql.push(" AND l.acquired_at <= ").number(last);
     }
-    sql.push(" ORDER BY ").push(match part.order {
-        ListOrder::Name => "r.name_bytes",
-        ListOrder::Waiting => "q.places DESC, r.name_bytes",
-        ListOrder::Held => "l.acquired_at, r.name_bytes",
-    });
+    sql.push(" ORDER BY ").push(order_by(part.order));
     sql.push(" LIMIT ").number(query.limit as u64);
 }
 
@@ -374,10 +373,9 @@ fn push_walk(sql: &mut Sql, walk: ListOrder) {
         ListOrder::Name => sql.push(
             "resource r FORCE INDEX (name_bytes) LEFT JOIN resource_lock l ON l.id_resource = r.id",
         ),
-        ListOrder::Held => sql
-            .push("resource_lock l FORCE INDEX (")
-            .push(HELD_INDEX)
-            .push(") JOIN resource r ON r.id = l.id_resource"),
+        ListOrder::Held => sql.push(
+            "resource_lock l FORCE INDEX (acquired_at) JOIN resource r ON r.id = l.id_resource",
+        ),
         ListOrder::Waiting => sql.push(
             "(SELECT id_resource, COUNT(*) AS places FROM resource_waiting GROUP BY id_resource) q \
              JOIN resource r ON r.id = q.id_resource LEFT JOIN resource_lock l ON l.id_resource = r.id",

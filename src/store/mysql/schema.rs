@@ -70,15 +70,17 @@ pub(super) const OLD_JOURNAL: &str = "resource_journal";
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
 
-pub(super) const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
+/// All other tables: the PHP server's two; slot owners, locks, options, past leases, and the selectors that encoding
+/// would not restore in a revert.
+pub(super) const TABLES: [&str; 10] = [
+    "CREATE TABLE IF NOT EXISTS resource (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     name VARCHAR(255) NOT NULL,
     timeout INT NOT NULL,
     name_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(name AS BINARY)) STORED,
     UNIQUE KEY name_bytes (name_bytes)
-) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-
-pub(super) const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS resource_data (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     id_resource VARCHAR(255) NOT NULL,
     selector VARCHAR(255) NOT NULL,
@@ -86,11 +88,7 @@ pub(super) const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data
     data LONGTEXT NULL,
     selector_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(selector AS BINARY)) STORED,
     UNIQUE KEY selector_bytes (id_resource, selector_bytes)
-) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-
-/// Our tables: slot owners, locks, options, past leases, and the selectors that encoding would not restore in a
-/// revert.
-pub(super) const OWN: [&str; 8] = [
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // One row for each slot; each has an owner at any time.
     "CREATE TABLE IF NOT EXISTS resource_slot (
     slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -171,7 +169,7 @@ pub(super) const OWN: [&str; 8] = [
 ];
 
 /// All tables that a revert drops; `resource_server`, by which a database is known to be ours, is the last.
-pub(super) const OWN_TABLES: [&str; 13] = [
+pub(super) const OWN_TABLES: [&str; 12] = [
     OLD_JOURNAL,
     "resource_lock",
     "resource_waiting",
@@ -180,7 +178,6 @@ pub(super) const OWN_TABLES: [&str; 13] = [
     "resource_ended_tickets",
     "resource_history",
     "resource_adopted",
-    "resource_php_table",
     "resource_slot",
     "resource_log",
     "resource_instance",
@@ -210,12 +207,8 @@ impl MigrationStep {
     }
 
     fn parse(text: &str) -> Option<MigrationStep> {
-        let all = [
-            MigrationStep::New,
-            MigrationStep::Adopting,
-            MigrationStep::Ready,
-            MigrationStep::Reverting,
-        ];
+        use MigrationStep::{Adopting, New, Ready, Reverting};
+        let all = [New, Adopting, Ready, Reverting];
         all.into_iter().find(|step| step.name() == text)
     }
 }
@@ -236,8 +229,6 @@ pub(super) struct ServerRow {
     pub heartbeat: u64,
     /// The instance that has the database exclusively. `None`: it is shared, or no instance has it yet.
     pub owner: Option<InstanceId>,
-    /// The connection on which an owner of version 2.0.0 writes.
-    pub connection: Option<u64>,
     /// In the order of their ids.
     pub instances: Vec<InstanceRow>,
     /// When the query for the rows was sent, and when its answer was there.
@@ -325,8 +316,8 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
 }
 
 /// Two SELECTs, whose answers [`parse`] reads.
-const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
-    connection FROM resource_server WHERE id = 1; \
+const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner \
+    FROM resource_server WHERE id = 1; \
     SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, version, floor \
     FROM resource_instance ORDER BY id";
 
@@ -346,7 +337,28 @@ pub(super) async fn run_and_read(
 }
 
 fn parse(server: Row, instances: Vec<Row>, read: Range<Instant>) -> Result<ServerRow, Fault> {
-    let mut row = parse_server(server, read)?;
+    let mut columns = Columns::of(server);
+    let version = columns.take()?;
+    let step: String = columns.take()?;
+    let profile: Option<String> = columns.take()?;
+    let unknown = |what: &str, text: &str| {
+        StoreError::Unusable(format!("resource_server has the unknown {what} `{text}`"))
+    };
+    let mut row = ServerRow {
+        version,
+        step: MigrationStep::parse(&step).ok_or_else(|| unknown("step", &step))?,
+        profile: profile
+            .map(|text| Profile::parse(&text).ok_or_else(|| unknown("profile", &text)))
+            .transpose()?,
+        php_collation: columns.take()?,
+        token_floor: FencingToken(columns.take()?),
+        epoch: columns.take()?,
+        heartbeat: columns.take()?,
+        owner: columns.take()?,
+        instances: Vec::new(),
+        sent_at: read.start,
+        answered_at: read.end,
+    };
     for instance in instances {
         let mut columns = Columns::of(instance);
         row.instances.push(InstanceRow {
@@ -368,33 +380,6 @@ fn parse(server: Row, instances: Vec<Row>, read: Range<Instant>) -> Result<Serve
     Ok(row)
 }
 
-fn parse_server(row: Row, read: Range<Instant>) -> Result<ServerRow, Fault> {
-    let mut columns = Columns::of(row);
-    let version = columns.take()?;
-    let step: String = columns.take()?;
-    let profile: Option<String> = columns.take()?;
-    let unknown = |what: &str, text: &str| {
-        StoreError::Unusable(format!("resource_server has the unknown {what} `{text}`"))
-    };
-    Ok(ServerRow {
-        version,
-        step: MigrationStep::parse(&step).ok_or_else(|| unknown("step", &step))?,
-        profile: match profile {
-            Some(text) => Some(Profile::parse(&text).ok_or_else(|| unknown("profile", &text))?),
-            None => None,
-        },
-        php_collation: columns.take()?,
-        token_floor: FencingToken(columns.take()?),
-        epoch: columns.take()?,
-        heartbeat: columns.take()?,
-        owner: columns.take()?,
-        connection: columns.take()?,
-        instances: Vec::new(),
-        sent_at: read.start,
-        answered_at: read.end,
-    })
-}
-
 /// The names of a table's columns; empty when it does not exist.
 pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<String>, Fault> {
     let mut sql = Sql::new(
@@ -403,22 +388,6 @@ pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<St
     );
     sql.text(table).push(" ORDER BY ordinal_position");
     session.rows(sql.as_str()).await
-}
-
-/// The columns of `resource`, which is ours or the PHP server's; empty if there is no such table.
-///
-/// # Errors
-/// [`StoreError::Unusable`]: the table is another program's.
-pub(super) async fn resource_columns(session: &mut Session) -> Result<Vec<String>, Fault> {
-    let columns = columns(session, "resource").await?;
-    let has = |wanted: &str| columns.iter().any(|c| c.eq_ignore_ascii_case(wanted));
-    let is_known = has("name_bytes") || ["id", "name", "timeout"].into_iter().all(has);
-    if columns.is_empty() || is_known {
-        return Ok(columns);
-    }
-    let text =
-        "it has a table `resource` that is not the PHP server's; choose another MYSQL_DATABASE";
-    Err(StoreError::Unusable(text.into()).into())
 }
 
 /// The names of a table's indexes, without its primary key.
@@ -430,8 +399,8 @@ pub(super) async fn indexes(session: &mut Session, table: &str) -> Result<Vec<St
     session.rows(sql.text(table).as_str()).await
 }
 
-/// Our tables and the PHP server's that have another engine than InnoDB, each with its engine.
-pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
+/// Refuses tables of another engine than InnoDB, without transactions: then nothing that this store promises holds.
+pub(super) async fn refuse_foreign_engines(session: &mut Session) -> Result<(), Fault> {
     let mut sql = Sql::new(
         "SELECT table_name, COALESCE(engine, table_type) FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name IN ('resource', 'resource_data'",
@@ -440,12 +409,8 @@ pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String
         sql.push(", ").text(table);
     }
     sql.push(") AND NOT engine <=> 'InnoDB'");
-    session.rows(sql.as_str()).await
-}
-
-/// Refuses tables without transactions: then nothing that this store promises holds.
-pub(super) async fn refuse_foreign_engines(session: &mut Session) -> Result<(), Fault> {
-    let Some((table, engine)) = foreign_engines(session).await?.pop() else {
+    let mut foreign: Vec<(String, String)> = session.rows(sql.as_str()).await?;
+    let Some((table, engine)) = foreign.pop() else {
         return Ok(());
     };
     let text = format!(

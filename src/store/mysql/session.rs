@@ -29,35 +29,30 @@ pub(super) struct Session {
 impl Session {
     /// Connects to the database, which is created when absent.
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
-        match Session::connect(options, None).await {
+        match Session::connect(options, None, None).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
                 let outside = Options {
                     database: String::new(),
                     ..options.clone()
                 };
-                let mut session = Session::connect(&outside, None).await?;
+                let mut session = Session::connect(&outside, None, None).await?;
                 let mut create = Sql::new("CREATE DATABASE IF NOT EXISTS ");
                 create.identifier(&options.database);
                 create.push(" CHARACTER SET utf8mb4");
                 session.run(create.as_str()).await?;
                 session.close().await;
-                Session::connect(options, None).await
+                Session::connect(options, None, None).await
             }
             result => result,
         }
     }
 
-    /// Connects to the database, on a server that agrees with `home`.
+    /// Connects to the database, on a server that agrees with `home`: tries the addresses of the host one after
+    /// another, that of `home` first. `read_limit`: how long a statement may run in a session that only reads.
     ///
     /// # Errors
     /// [`Fault::Away`]: no address of the host leads to such a server, or it is read-only.
-    pub async fn connect(options: &Options, home: Option<&Server>) -> Result<Session, Fault> {
-        Session::reach(options, home, None).await
-    }
-
-    /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a
-    /// statement may run in a session that only reads.
-    pub async fn reach(
+    pub async fn connect(
         options: &Options,
         home: Option<&Server>,
         read_limit: Option<Duration>,
@@ -66,10 +61,10 @@ impl Session {
         addresses.sort_by_key(|address| home.is_none_or(|home| home.address != *address));
         // Each address twice: a load balancer may lead to the right one of its servers the second time.
         addresses.extend_from_within(..);
-        Session::reach_one_of(options, &addresses, home, read_limit).await
+        Session::connect_to_one_of(options, &addresses, home, read_limit).await
     }
 
-    async fn reach_one_of(
+    async fn connect_to_one_of(
         options: &Options,
         addresses: &[SocketAddr],
         home: Option<&Server>,
@@ -132,12 +127,6 @@ impl Session {
     /// Runs one statement, and returns its only row.
     pub async fn row<T: FromRow>(&mut self, sql: &str) -> Result<T, Fault> {
         rows::last(self.run(sql).await?)
-    }
-
-    /// Runs one statement, and returns how many rows it changed.
-    pub async fn change(&mut self, sql: &str) -> Result<u64, Fault> {
-        self.run(sql).await?;
-        Ok(self.changed_rows())
     }
 
     /// How many rows the last statement changed.
@@ -261,7 +250,7 @@ mod tests {
             adopt: None,
             peers: None,
         };
-        let reached = Session::reach_one_of(&options, &addresses, None, None).await;
+        let reached = Session::connect_to_one_of(&options, &addresses, None, None).await;
         let Err(Fault::Away(text)) = reached else {
             panic!("there is no server");
         };

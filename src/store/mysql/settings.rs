@@ -106,15 +106,18 @@ pub(super) fn changes(
     let logs_statements = has.get("binlog_format").is_some_and(|v| v == "STATEMENT");
     let mut changes = Vec::new();
     for (name, value) in wanted {
+        let Some(there) = has.get(name) else {
+            continue;
+        };
         let value = match (read_limit, name) {
             (Some(limit), "max_statement_time") => format!("{:.3}", limit.as_secs_f64()),
             (Some(limit), "max_execution_time") => limit.as_millis().to_string(),
             // A writer on a server that lags is refused by its guard, so it need not wait each time. Only a new
             // primary must have everything before it is written to.
-            (None, "group_replication_consistency") => match has.get(name) {
-                Some(there) if there == "EVENTUAL" => "BEFORE_ON_PRIMARY_FAILOVER".to_owned(),
-                _ => continue,
-            },
+            (None, "group_replication_consistency") if there == "EVENTUAL" => {
+                "BEFORE_ON_PRIMARY_FAILOVER".to_owned()
+            }
+            (None, "group_replication_consistency") => continue,
             // READ COMMITTED: locking statements read the newest rows, and lock no gaps. (A binary log of
             // statements does not allow it.)
             (None, "tx_isolation" | "transaction_isolation") if !logs_statements => {
@@ -122,11 +125,8 @@ pub(super) fn changes(
             }
             _ => value.to_owned(),
         };
-        match has.get(name) {
-            Some(there) if !there.eq_ignore_ascii_case(&value) => {
-                changes.push((name.to_owned(), value));
-            }
-            _ => {}
+        if !there.eq_ignore_ascii_case(&value) {
+            changes.push((name.to_owned(), value));
         }
     }
     changes
@@ -134,15 +134,13 @@ pub(super) fn changes(
 
 pub(super) fn set(changes: &[(String, String)]) -> Sql {
     let mut sql = Sql::new("SET SESSION ");
-    for (place, (name, value)) in changes.iter().enumerate() {
-        sql.push(if place > 0 { ", " } else { "" });
+    sql.list(changes, |sql, (name, value)| {
         sql.push(name).push(" = ");
-        if value.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-            sql.push(value);
-        } else {
-            sql.text(value);
+        match value.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            true => sql.push(value),
+            false => sql.text(value),
         }
-    }
+    });
     // `DO 0`: a Galera node outside its cluster accepts every SET, and refuses any other statement.
     sql.push("; DO 0");
     sql
@@ -229,10 +227,10 @@ mod tests {
             ("max_execution_time", "9"),
         ]);
         let limited = changes(&there, 5, Some(LIMIT));
-        let expected = "SET SESSION max_statement_time = 5.250, max_execution_time = 5250; DO 0";
+        let expected = "SET SESSION max_statement_time = 5.250,max_execution_time = 5250; DO 0";
         assert_eq!(set(&limited).as_str(), expected);
         let unlimited = changes(&there, 5, None);
-        let expected = "SET SESSION max_statement_time = 0.000000, max_execution_time = 0; DO 0";
+        let expected = "SET SESSION max_statement_time = 0.000000,max_execution_time = 0; DO 0";
         assert_eq!(set(&unlimited).as_str(), expected);
     }
 }

@@ -1,18 +1,15 @@
 //! The owner of each slot of names (`resource_slot`), and the transactions that change it.
 //!
 //! A slot's owner changes by a transaction of the owner itself, which gives the slot away, or of an instance
-//! that has taken over from the owner: by then the owner is fenced, and its log is replayed into the tables.
-//! Each of these is a transaction of the instance that acts, so that instance's log fences it. Each also
-//! changes the one row of `resource_server`, whose `epoch` is the version of the slot map; ordinary commits do
-//! not touch that row.
+//! that has taken over from the owner. Each is fenced by the log of the instance that acts, and changes the one
+//! row of `resource_server`, whose `epoch` is the version of the slot map; ordinary commits do not touch that row.
 //!
 //! Taking over has three steps. If the instance dies after any of them, another one goes on:
 //!
 //! 1. It marks the dead one's row with its own id and seals the dead one's log ([`marking`]). Nothing of the
 //!    dead one can be committed afterwards, and what is read next on that connection has everything that was
 //!    acknowledged to it.
-//! 2. It writes the changes in that log to the tables, in portions. Each portion is a transaction that fails
-//!    unless the mark is still there, and that changes the marked row ([`fence::guard_take_over`]).
+//! 2. It writes the changes in that log to the tables, in several transactions ([`fence::guard_take_over`]).
 //! 3. It becomes the owner of the slots, and deletes the dead one's row and log ([`ending`]).
 
 use std::sync::Arc;

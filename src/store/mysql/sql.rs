@@ -8,9 +8,6 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// The index that has the held locks, longest held first; `acquired_at` is `NULL` for a lock that is not held.
-pub(super) const HELD_INDEX: &str = "acquired_at";
-
 /// How many bytes [`Sql::text`] makes of a value, quotes included.
 pub(super) fn text_bytes(value: &[u8]) -> usize {
     let escaped = value.iter().filter(|b| matches!(b, b'\'' | b'\\' | 0));

@@ -14,6 +14,7 @@ use super::rows::Sets;
 use super::script::Script;
 use super::session::{RETRY_PAUSE, Session, retry_while_blocked, within};
 use crate::store::StoreError;
+use crate::store::journal::CheckpointStep;
 
 /// Idle time after which the writing connection is pinged.
 const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
@@ -37,7 +38,7 @@ impl MysqlStore {
         }
     }
 
-    /// The membership of the next transaction. The caller has the writer locked.
+    /// The membership of the next transaction or heartbeat.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: an earlier transaction is in doubt, or the store is not open.
@@ -127,14 +128,15 @@ impl MysqlStore {
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
         };
-        let script = async |session: &mut Session, place: LogPlace| {
-            if let Some(up_to) = step.done {
-                let log = &place.membership.log;
-                return commit::truncation_script(log, up_to, step.rows, None, place);
+        let script = async |session: &mut Session, place: LogPlace| match &step {
+            CheckpointStep::Write(locks) => {
+                let locks = locks.iter().map(|(_, l)| (&l.id, &l.changes)).collect();
+                commit::checkpoint_script(session, locks, None, place).await
             }
-            let locks = step.locks.iter();
-            let locks = locks.map(|(_, l)| (&l.id, &l.changes)).collect();
-            commit::checkpoint_script(session, locks, None, place).await
+            CheckpointStep::Truncate { up_to, rows } => {
+                let log = &place.membership.log;
+                commit::truncation_script(log, *up_to, *rows, None, place)
+            }
         };
         self.transact(writer, script).await?;
         self.journal.checkpointed(step);
@@ -185,7 +187,7 @@ impl MysqlStore {
     /// Opens a connection that writes, and records it in our row so that an instance that takes over can end
     /// it.
     async fn new_writer(&self, membership: Membership) -> Result<Session, Fault> {
-        let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
+        let mut session = Session::connect(&self.options, self.home().as_ref(), None).await?;
         if !retry_while_blocked!(instance::record_writer(&mut session, membership))? {
             return Err(StoreError::Standby.into());
         }

@@ -11,9 +11,6 @@ pub(super) fn classify(error: Error) -> StoreError {
         Some(ConstraintViolation | TooBig | TypeMismatch) => {
             StoreError::Rejected(error.to_string())
         }
-        None if matches!(error, Error::ToSqlConversionFailure(_)) => {
-            StoreError::Rejected(error.to_string())
-        }
         _ => away(error),
     }
 }
@@ -21,17 +18,12 @@ pub(super) fn classify(error: Error) -> StoreError {
 /// An error of a reader. A row that does not fit its type is `Rejected`: it concerns only the request that
 /// reads it.
 pub(super) fn unread(error: Error) -> StoreError {
-    match error {
-        Error::FromSqlConversionFailure(..)
-        | Error::IntegralValueOutOfRange(..)
-        | Error::InvalidColumnType(..) => StoreError::Rejected(error.to_string()),
-        // One page is damaged, and others may be sound. A commit that meets the damage fails by itself.
-        error if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
-            StoreError::Rejected(error.to_string())
-        }
-        error if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            StoreError::TooSlow(error.to_string())
-        }
+    use Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    match (&error, error.sqlite_error_code()) {
+        // Of a damaged file other pages may be sound. A commit that meets the damage fails by itself.
+        (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..), _)
+        | (_, Some(ErrorCode::DatabaseCorrupt)) => StoreError::Rejected(error.to_string()),
+        (_, Some(ErrorCode::OperationInterrupted)) => StoreError::TooSlow(error.to_string()),
         _ => away(error),
     }
 }

@@ -1,7 +1,7 @@
 //! The file on disk: its folder, the lock that keeps a second process out, and its connections.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
 use super::super::journal::Journal;
@@ -33,13 +32,12 @@ const LOG_BYTES_KEPT: u32 = 64 << 20;
 const WRITER_CACHE_KIB: i32 = 16 << 10;
 const READER_CACHE_KIB: i32 = 4 << 10;
 
-/// How long a statement waits for a lock that another program holds on the file.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a statement waits for a lock that another program (a shell, a backup) holds on the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The database file, as this process uses it.
 pub(super) struct DatabaseFile {
-    pub(super) path: PathBuf,
-    busy_timeout: Duration,
+    pub path: PathBuf,
     pages_max: Option<u32>,
     /// The advisory lock on `<file>.lock`; `None`: not taken. A file of its own, because a database file must
     /// not be opened and closed behind SQLite's back: closing any handle of it drops the POSIX locks that the
@@ -48,7 +46,7 @@ pub(super) struct DatabaseFile {
     /// The file that was opened first. Another file under its path is not served without a restart.
     first: Mutex<Option<Metadata>>,
     /// A commit usually changes one page of it. Truncating it is one write, whatever the number of rows.
-    pub(super) journal: Journal,
+    pub journal: Journal,
 }
 
 /// Of a file that is ready to serve: the connection that writes, those that load and list, and the token floor.
@@ -56,14 +54,9 @@ type OpenedFile = (SqliteWriter, [Connection; 2], FencingToken);
 
 impl DatabaseFile {
     /// Does not touch the file.
-    pub(super) fn new(
-        path: PathBuf,
-        busy_timeout: Duration,
-        pages_max: Option<u32>,
-    ) -> DatabaseFile {
+    pub fn new(path: PathBuf, pages_max: Option<u32>) -> DatabaseFile {
         DatabaseFile {
             path,
-            busy_timeout,
             pages_max,
             lock: Mutex::default(),
             first: Mutex::default(),
@@ -71,7 +64,7 @@ impl DatabaseFile {
         }
     }
 
-    pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
+    pub fn open(&self) -> Result<OpenedFile, StoreError> {
         self.check()?;
         let path = self.create().map_err(|error| self.io_failure(&error))?;
         self.take_lock(&path)?;
@@ -86,7 +79,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: the file that was opened first was deleted or replaced.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self) -> Result<(), StoreError> {
         let first = self.first.lock();
         let Some(first) = &*first else {
             return Ok(());
@@ -106,7 +99,7 @@ impl DatabaseFile {
     }
 
     /// Releases the lock, so that another process can serve the file.
-    pub(super) fn release(&self) {
+    pub fn release(&self) {
         self.lock.lock().take();
     }
 
@@ -117,29 +110,20 @@ impl DatabaseFile {
     /// Creates the folder and the file if they are missing. Returns the path without links, so that a file has
     /// one lock whatever path leads to it.
     fn create(&self) -> io::Result<PathBuf> {
-        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let path = std::path::absolute(&self.path)?;
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         create_folder(folder)?;
-        let path = match self.path.canonicalize() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folder.canonicalize()?.join(name)
-            }
-            found => found?,
-        };
         // No other user of the machine may read the file: tickets are capabilities.
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => {
                 file.sync_all()?;
-                sync_folder(path.parent().unwrap_or(folder))?;
+                sync_folder(folder)?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        Ok(path)
+        path.canonicalize()
     }
 
     fn take_lock(&self, path: &Path) -> Result<(), StoreError> {
@@ -150,28 +134,24 @@ impl DatabaseFile {
         let mut lock_path = OsString::from(path);
         lock_path.push(".lock");
         let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|error| self.io_failure(&error))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let options = options.append(true).create(true).mode(0o600);
+        let file = options.open(&lock_path);
+        let file = file.map_err(|error| self.io_failure(&error))?;
+        match file.try_lock() {
             Ok(()) => *held = Some(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 let why = "another process serves it; a file serves one process";
                 return Err(self.about(StoreError::Unusable(why.to_owned())));
             }
-            Err(error) => return Err(self.io_failure(&error.into())),
+            Err(TryLockError::Error(error)) => return Err(self.io_failure(&error)),
         }
         Ok(())
     }
 
     fn connect(&self, path: &Path) -> Result<OpenedFile, StoreError> {
         let unopened = |error| error::unopened(error, self.has_served());
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut writer = Connection::open_with_flags(path, flags).map_err(unopened)?;
+        let mut writer = connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)
+            .map_err(unopened)?;
         let mode = self.prepare_writer(&writer).map_err(unopened)?;
         if mode != "wal" {
             return Err(StoreError::Unusable(format!(
@@ -183,37 +163,26 @@ impl DatabaseFile {
         // What an earlier process or connection left in the write-ahead log may never have been synced. Moving
         // it into the file writes and syncs it again, so that everything that is served from here on is on
         // disk.
-        empty_log(writer.connection()).map_err(unopened)?;
-        let token_floor = read::token_floor(writer.connection()).map_err(unopened)?;
-        let reader = || self.reader(path).map_err(unopened);
+        empty_log(&writer.connection).map_err(unopened)?;
+        let token_floor = read::token_floor(&writer.connection).map_err(unopened)?;
+        let access = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let reader = || connection(path, access, READER_CACHE_KIB).map_err(unopened);
         Ok((writer, [reader()?, reader()?], token_floor))
     }
 
     /// Sets up the writing connection. Returns the journal mode in force: SQLite does not fail if it cannot set
     /// the one asked for.
     fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
-        connection.busy_timeout(self.busy_timeout)?;
         let mode =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
         if let Some(pages) = self.pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(mode)
-    }
-
-    fn reader(&self, path: &Path) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(self.busy_timeout)?;
-        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Ok(connection)
     }
 
     /// Adds the path of the file to the text.
@@ -239,14 +208,19 @@ impl DatabaseFile {
     }
 }
 
+fn connection(path: &Path, access: OpenFlags, cache_kib: i32) -> rusqlite::Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
 /// Creates the folder and its missing parents, and syncs each new entry.
 fn create_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
+    let Some(parent) = folder.parent().filter(|_| !folder.is_dir()) else {
         return Ok(());
-    }
-    let parent = match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     };
     create_folder(parent)?;
     match fs::create_dir(folder) {
@@ -275,7 +249,7 @@ mod tests {
     fn opened() -> (tempfile::TempDir, OpenedFile) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resources.db");
-        let file = DatabaseFile::new(path, BUSY_TIMEOUT, None);
+        let file = DatabaseFile::new(path, None);
         let opened = file.open().unwrap();
         (folder, opened)
     }
@@ -289,7 +263,7 @@ mod tests {
     #[test]
     fn commits_are_synced_to_a_write_ahead_log() {
         let (_folder, (writer, ..)) = opened();
-        let writer = writer.connection();
+        let writer = &writer.connection;
         assert_eq!(pragma::<String>(writer, "journal_mode"), "wal");
         const FULL: i64 = 2;
         assert_eq!(pragma::<i64>(writer, "synchronous"), FULL);

@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rusqlite::Connection;
 
 use super::members::Members;
 use super::snapshot::{ResourceId, Snapshot};
@@ -41,8 +40,7 @@ use super::{
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
-use file::{BUSY_TIMEOUT, DatabaseFile};
-use read::in_one_view;
+use file::DatabaseFile;
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
 
@@ -67,19 +65,14 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// A store in this file, which is not touched before [`Store::open`].
     pub fn new(path: impl Into<PathBuf>) -> SqliteStore {
-        SqliteStore::with_limits(path, BUSY_TIMEOUT, None)
+        SqliteStore::with_pages_max(path, None)
     }
 
-    /// `busy_timeout`: how long a statement waits for a lock that another program (a shell, a backup) holds on
-    /// the file. `pages_max`: maximum size of the file, in pages of 4096 bytes; a commit that needs more fails as
-    /// on a full disk. `None`: bounded by the disk alone.
-    pub fn with_limits(
-        path: impl Into<PathBuf>,
-        busy_timeout: Duration,
-        pages_max: Option<u32>,
-    ) -> SqliteStore {
+    /// `pages_max`: maximum size of the file, in pages of 4096 bytes; a commit that needs more fails as on a full
+    /// disk. `None`: bounded by the disk alone.
+    pub fn with_pages_max(path: impl Into<PathBuf>, pages_max: Option<u32>) -> SqliteStore {
         SqliteStore {
-            file: Arc::new(DatabaseFile::new(path.into(), busy_timeout, pages_max)),
+            file: Arc::new(DatabaseFile::new(path.into(), pages_max)),
             writer: tokio::sync::Mutex::default(),
             loader: Jobs::default(),
             lister: Jobs::default(),
@@ -129,7 +122,11 @@ impl SqliteStore {
     async fn drain(&self, threads: &mut Vec<WorkerEnded>) -> Result<(), StoreError> {
         let drained = async {
             self.end_readers();
-            worker::all_ended(threads).await;
+            // Removes each one as it ends, so that a wait that was cut short can be continued.
+            while let Some(ended) = threads.last_mut() {
+                let _ = ended.await;
+                threads.pop();
+            }
             *self.writer.lock().await = None;
         };
         let waited = tokio::time::timeout(DRAIN_MAX, drained).await;
@@ -149,24 +146,15 @@ impl Store for SqliteStore {
         let mut threads = self.threads.lock().await;
         self.drain(&mut threads).await?;
         let file = self.file.clone();
-        let (opened, [loader, lister], token_floor) =
-            worker::once("sqlite-open", move || file.open()).await?;
-        let spawn = |name: &str, connection| worker::spawn(name, connection, self.file.clone());
-        let (loader, loader_ended) = spawn("sqlite-loader", loader)?;
-        threads.push(loader_ended);
-        let (lister, lister_ended) = spawn("sqlite-lister", lister)?;
-        threads.push(lister_ended);
-        let mut writer = self.writer.lock().await;
-        *self.loader.lock() = Some(loader);
-        *self.lister.lock() = Some(lister);
-        *writer = Some(opened);
+        let (opened, [loader, lister], token_floor) = worker::once(move || file.open()).await?;
+        let spawn = |name, jobs, reader| worker::spawn(name, jobs, reader, self.file.clone());
+        threads.push(spawn("sqlite-loader", &self.loader, loader)?);
+        threads.push(spawn("sqlite-lister", &self.lister, lister)?);
+        *self.writer.lock().await = Some(opened);
         Ok((token_floor, None))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
         self.write(|writer| writer.commit(&self.file.journal, batch))
             .await
     }
@@ -195,8 +183,7 @@ impl Store for SqliteStore {
 
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
         let name = name.clone();
-        let history = move |c: &mut Connection| in_one_view(c, |db| read::history(db, &name));
-        worker::run(&self.loader, history).await
+        worker::run(&self.loader, move |db| read::history(db, &name)).await
     }
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
@@ -219,8 +206,7 @@ impl Store for SqliteStore {
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
         let read = || {
             let name = name.clone();
-            let resource = move |c: &mut Connection| in_one_view(c, |db| read::resource(db, &name));
-            worker::run(&self.loader, resource)
+            worker::run(&self.loader, move |db| read::resource(db, &name))
         };
         self.file.journal.load(name, read).await
     }
@@ -231,8 +217,7 @@ impl Store for SqliteStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let (id, selector) = (id.clone(), selector.clone());
-        let data = move |c: &mut Connection| in_one_view(c, |db| read::data(db, &id, &selector));
-        worker::run(&self.loader, data).await
+        worker::run(&self.loader, move |db| read::data(db, &id, &selector)).await
     }
 
     async fn document_sizes(
@@ -242,10 +227,10 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
         let (id, after) = (id.clone(), after.to_owned());
-        let sizes = move |c: &mut Connection| {
-            in_one_view(c, |db| read::document_sizes(db, &id, &after, limit))
-        };
-        worker::run(&self.lister, sizes).await
+        worker::run(&self.lister, move |db| {
+            read::document_sizes(db, &id, &after, limit)
+        })
+        .await
     }
 
     async fn list(
@@ -254,8 +239,7 @@ impl Store for SqliteStore {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError> {
         let (query, deadline) = (query.clone(), Instant::now() + limit);
-        let list = move |c: &mut Connection| read::list(c, &query, deadline);
-        worker::run(&self.lister, list).await
+        worker::run(&self.lister, move |db| read::list(db, &query, deadline)).await
     }
 
     async fn close(&self) {

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::super::StoreError;
+use super::error::unread;
 use super::file::DatabaseFile;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -26,13 +27,13 @@ pub(super) type WorkerEnded = oneshot::Receiver<()>;
 /// jobs while it waits, so that the thread can be ended.
 pub(super) async fn run<T: Send + 'static>(
     jobs: &Jobs,
-    job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    job: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (answer, answered) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
         if !answer.is_closed() {
             // The caller may have stopped waiting, which is no error.
-            let _ = answer.send(job(connection));
+            let _ = answer.send(job(connection).map_err(unread));
         }
     });
     // If there is no thread, or it has ended, the job is dropped here, together with the sender of its answer.
@@ -48,15 +49,16 @@ pub(super) fn closed() -> StoreError {
     StoreError::Unavailable("the file is not open".to_owned())
 }
 
-/// Starts a thread for this connection. `file` is kept until the thread ends.
+/// Starts a thread that runs these jobs on this connection. `file` is kept until the thread ends.
 pub(super) fn spawn(
     name: &str,
+    jobs: &Jobs,
     connection: Connection,
     file: Arc<DatabaseFile>,
-) -> Result<(mpsc::Sender<Job>, WorkerEnded), StoreError> {
-    let (jobs, todo) = mpsc::channel::<Job>();
+) -> Result<WorkerEnded, StoreError> {
+    let (sender, todo) = mpsc::channel::<Job>();
     let (ending, ended) = oneshot::channel::<()>();
-    let body = move || {
+    start(name, move || {
         // Dropped in reverse order, after a panic too: first the connection, then the file, then the sender
         // that reports the end.
         let _ending = ending;
@@ -68,18 +70,17 @@ pub(super) fn spawn(
                 log::error!("a read of the file panicked, which is a bug of this program");
             }
         }
-    };
-    start(name, body)?;
-    Ok((jobs, ended))
+    })?;
+    *jobs.lock() = Some(sender);
+    Ok(ended)
 }
 
 /// Runs one blocking job on a thread of its own.
 pub(super) async fn once<T: Send + 'static>(
-    name: &str,
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (answer, answered) = oneshot::channel();
-    start(name, move || {
+    start("sqlite-open", move || {
         let _ = answer.send(job());
     })?;
     answered.await.unwrap_or_else(|_| Err(closed()))
@@ -90,13 +91,4 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreEr
     started
         .map(drop)
         .map_err(|error| StoreError::Unavailable(format!("cannot start {name}: {error}")))
-}
-
-/// Waits until all threads have ended. Removes each one as it ends, so that a wait that was cut short can be
-/// continued.
-pub(super) async fn all_ended(threads: &mut Vec<WorkerEnded>) {
-    while let Some(ended) = threads.last_mut() {
-        let _ = ended.await;
-        threads.pop();
-    }
 }

@@ -4,10 +4,10 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::super::columns::ticket_columns;
-use super::super::journal::{self, Journal};
+use super::super::journal::{self, CheckpointStep, Journal};
 use super::super::snapshot::{LockChanges, ResourceId, Snapshot, StoredData};
 use super::super::{StoreError, ended};
-use super::error::{away, classify, unread};
+use super::error::{classify, unread};
 use super::read;
 use super::row_slots::{self, RowSlots};
 use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
@@ -24,7 +24,7 @@ pub(super) const HISTORY_NAMES_MAX: usize = 200;
 
 /// The connection that writes. Everything that an earlier process left in the journal is in the tables.
 pub(super) struct SqliteWriter {
-    connection: Connection,
+    pub connection: Connection,
     row_slots: RowSlots,
 }
 
@@ -49,10 +49,6 @@ impl SqliteWriter {
             connection,
             row_slots: RowSlots::default(),
         })
-    }
-
-    pub fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     /// Stores all snapshots or none; see [`super::Store::commit`].
@@ -123,14 +119,15 @@ impl SqliteWriter {
         let Some(step) = journal.next_step(row) else {
             return Ok(false);
         };
-        transact(&self.connection, |db| {
-            let mut locks = step.locks.iter();
-            locks.try_for_each(|(_, lock)| checkpoint(db, &lock.id, &lock.changes))?;
-            step.done
-                .map_or(Ok(()), |n| set_meta(db, "journal_done", n))
+        transact(&self.connection, |db| match &step {
+            CheckpointStep::Write(locks) => {
+                let mut locks = locks.iter().map(|(_, lock)| lock);
+                locks.try_for_each(|lock| checkpoint(db, &lock.id, &lock.changes))
+            }
+            CheckpointStep::Truncate { up_to, .. } => set_meta(db, "journal_done", *up_to),
         })?;
-        if let Some(n) = step.done {
-            self.row_slots.free(n);
+        if let CheckpointStep::Truncate { up_to, .. } = step {
+            self.row_slots.free(up_to);
         }
         journal.checkpointed(step);
         Ok(true)
@@ -142,22 +139,15 @@ impl SqliteWriter {
 ///
 /// `BEGIN` and `COMMIT` are prepared statements: the transactions of the library would parse both in every
 /// commit.
-fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> WriteResult) -> WriteResult {
-    let run = |sql| {
-        let ran = connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute([]));
-        ran.map(drop).map_err(away)
-    };
-    run("BEGIN IMMEDIATE")?;
-    match work(connection) {
-        Ok(()) => run("COMMIT"),
-        Err(refused @ StoreError::Rejected(_)) => {
-            run("ROLLBACK")?;
-            Err(refused)
-        }
-        Err(error) => Err(error),
+fn transact(db: &Connection, work: impl FnOnce(&Connection) -> WriteResult) -> WriteResult {
+    execute(db, "BEGIN IMMEDIATE", [])?;
+    let done = work(db);
+    match done {
+        Ok(()) => execute(db, "COMMIT", [])?,
+        Err(StoreError::Rejected(_)) => execute(db, "ROLLBACK", [])?,
+        Err(_) => {}
     }
+    done
 }
 
 /// Writes changes to the tables, unless their resource is gone.
@@ -213,10 +203,8 @@ fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> WriteResult {
             None => remove_ticket(db, "resource_ticket", nr, *ticket)?,
         }
     }
-    for (n, entries) in ended::runs(&changes.ended)? {
-        write_ended(db, nr, n, &entries)?;
-    }
-    Ok(())
+    let mut runs = ended::runs(&changes.ended)?.into_iter();
+    runs.try_for_each(|(n, entries)| write_ended(db, nr, n, &entries))
 }
 
 fn execute(db: &Connection, sql: &str, values: impl rusqlite::Params) -> WriteResult {
@@ -297,16 +285,13 @@ fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> WriteResult {
     );
     let holder = head.holder.as_ref();
     let lease_token = holder.map(|holder| holder.token);
+    let lease_token = lease_token.filter(|token| *token != head.token);
     let values = [
         nr.into(),
         same_bits(head.token.0).into(),
         head.delayed.into(),
         or_null(holder.map(|holder| same_bits(holder.acquired_at))),
-        or_null(
-            lease_token
-                .filter(|token| *token != head.token)
-                .map(|token| same_bits(token.0)),
-        ),
+        or_null(lease_token.map(|token| same_bits(token.0))),
     ];
     let ticket = match holder {
         Some(holder) => ticket_values(&holder.ticket),

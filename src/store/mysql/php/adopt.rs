@@ -1,32 +1,35 @@
 //! Adoption of the PHP server's tables, once for each database.
 //!
-//! DDL commits by itself, so a crash can come between any two steps. Each step looks at what is there before it
-//! acts. What must happen exactly once, the decoding of selectors, is one transaction with the mark that it is
-//! done.
+//! DDL commits by itself, so a crash can come between any two steps: each looks at what is there before it acts.
+//! What must happen exactly once, the decoding of selectors, is one transaction with the mark that it is done.
 
 use std::collections::BTreeMap;
 
-use super::definition;
 use super::selectors;
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
 use crate::store::mysql::fence::{self, Membership};
-use crate::store::mysql::schema::{self, MigrationStep, VERSION};
+use crate::store::mysql::schema::{self, MigrationStep};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
 /// Whether the tables are the PHP server's and have to be adopted.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: they cannot be adopted.
+/// [`StoreError::Unusable`]: they cannot be adopted, or are another program's.
 pub(in crate::store::mysql) async fn has_tables_to_adopt(
     session: &mut Session,
 ) -> Result<bool, Fault> {
-    let columns = schema::resource_columns(session).await?;
-    let is_ours = |column: &String| column.eq_ignore_ascii_case("name_bytes");
-    if columns.is_empty() || columns.iter().any(is_ours) {
+    let columns = schema::columns(session, "resource").await?;
+    let has = |wanted: &str| columns.iter().any(|c| c.eq_ignore_ascii_case(wanted));
+    if columns.is_empty() || has("name_bytes") {
         return Ok(false);
+    }
+    if !["id", "name", "timeout"].into_iter().all(has) {
+        let text =
+            "it has a table `resource` that is not the PHP server's; choose another MYSQL_DATABASE";
+        return Err(unusable(text.into()));
     }
     refuse_what_cannot_be_adopted(session).await?;
     Ok(true)
@@ -45,11 +48,8 @@ pub(in crate::store::mysql) async fn begin(
     if !has_tables_to_adopt(session).await? {
         return Ok(MigrationStep::New);
     }
-    session.run(definition::TAKEN_DOWN).await?;
     let mut sql = Sql::new("BEGIN; ");
     fence::guard(&mut sql, membership);
-    sql.push("; ");
-    sql.push(definition::take_down(session).await?.as_str());
     sql.push(
         "; UPDATE resource_server SET step = 'adopting', php_collation = (\
          SELECT table_collation FROM information_schema.tables \
@@ -63,9 +63,6 @@ pub(in crate::store::mysql) async fn begin(
     Ok(MigrationStep::Adopting)
 }
 
-/// Engines whose tables can be converted to InnoDB without a loss.
-const CONVERTED_ENGINES: [&str; 4] = ["InnoDB", "MyISAM", "Aria", "MEMORY"];
-
 /// Columns of the PHP server's tables that hold text. A row with `NULL` in one of them could not be found
 /// again.
 const TEXT_COLUMNS: [(&str, &[&str]); 2] = [
@@ -76,10 +73,7 @@ const TEXT_COLUMNS: [(&str, &[&str]); 2] = [
 /// Refuses tables whose adoption would fail half way, or lose rows; the error says why in a sentence.
 async fn refuse_what_cannot_be_adopted(session: &mut Session) -> Result<(), Fault> {
     for (table, columns) in TEXT_COLUMNS {
-        refuse_kind(session, table).await?;
-        for column in columns {
-            refuse_column(session, table, column).await?;
-        }
+        refuse_table(session, table, columns).await?;
     }
     let sql = "SELECT constraint_name, table_schema, table_name FROM information_schema.key_column_usage \
                WHERE referenced_table_schema = DATABASE() \
@@ -99,36 +93,28 @@ fn unusable(text: String) -> Fault {
     StoreError::Unusable(text).into()
 }
 
-async fn refuse_kind(session: &mut Session, table: &str) -> Result<(), Fault> {
+async fn refuse_table(session: &mut Session, table: &str, columns: &[&str]) -> Result<(), Fault> {
     let mut sql = Sql::new(
-        "SELECT table_type, engine, create_options FROM information_schema.tables \
+        "SELECT table_type, create_options FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name = ",
     );
-    let mut tables: Vec<(String, Option<String>, Option<String>)> =
-        session.rows(sql.text(table).as_str()).await?;
-    let Some((kind, engine, options)) = tables.pop() else {
+    let mut tables: Vec<(String, Option<String>)> = session.rows(sql.text(table).as_str()).await?;
+    // `resource_data` may be missing: then it is created.
+    let Some((kind, options)) = tables.pop() else {
         return Ok(());
     };
-    let engine = engine.unwrap_or_default();
     if kind != "BASE TABLE" {
         return Err(unusable(format!(
             "`{table}` is of the kind {kind}, and only a plain table can be adopted from the PHP server"
-        )));
-    }
-    if !CONVERTED_ENGINES
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(&engine))
-    {
-        return Err(unusable(format!(
-            "its table `{table}` has the engine {engine}, and only tables of the engines {} can be \
-             adopted from the PHP server",
-            CONVERTED_ENGINES.join(", ")
         )));
     }
     if options.unwrap_or_default().contains("partitioned") {
         return Err(unusable(format!(
             "its table `{table}` is partitioned; run ALTER TABLE {table} REMOVE PARTITIONING"
         )));
+    }
+    for column in columns {
+        refuse_column(session, table, column).await?;
     }
     Ok(())
 }
@@ -140,13 +126,9 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
     );
     sql.text(table).push(" AND column_name = ").text(column);
     let Some(kind) = session.rows::<String>(sql.as_str()).await?.pop() else {
-        return match table {
-            // This table may be missing: then it is created.
-            "resource_data" if schema::columns(session, table).await?.is_empty() => Ok(()),
-            _ => Err(unusable(format!(
-                "its table `{table}` has no column `{column}`, so it is not the PHP server's"
-            ))),
-        };
+        return Err(unusable(format!(
+            "its table `{table}` has no column `{column}`, so it is not the PHP server's"
+        )));
     };
     if !kind.to_ascii_lowercase().ends_with("char") {
         return Err(unusable(format!(
@@ -165,9 +147,8 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
     Ok(())
 }
 
-/// Drops the foreign keys of the PHP server's tables. They prevent a change of character set, and the removal
-/// of a resource that has documents; this program keeps the references valid without them. A revert restores
-/// those that were saved.
+/// Drops the foreign keys of the PHP server's tables, which prevent a change of character set, and the removal of a
+/// resource that has documents.
 pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) -> Result<(), Fault> {
     let sql = "SELECT table_name, constraint_name FROM information_schema.table_constraints \
                WHERE table_schema = DATABASE() AND constraint_type = 'FOREIGN KEY' \
@@ -183,68 +164,53 @@ pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) ->
 }
 
 /// Converts the PHP server's tables, which have no foreign keys any more, to InnoDB and a binary collation, and
-/// adds unique keys on the bytes of names and selectors, so that they compare byte for byte from here on. What
-/// is unique stays unique in a binary collation; text of another character set is converted.
+/// adds unique keys on the bytes of names and selectors, so that they compare byte for byte from here on.
 pub(in crate::store::mysql) async fn reshape(session: &mut Session) -> Result<(), Fault> {
     for ((table, text), (column, unique)) in TEXT_COLUMNS.into_iter().zip([
         ("name", "name_bytes"),
         ("selector", "id_resource, selector_bytes"),
     ]) {
-        reshape_table(session, table, text, column, unique).await?;
+        let bytes = format!("{column}_bytes");
+        let columns = schema::columns(session, table).await?;
+        if columns.is_empty() || columns.contains(&bytes) {
+            continue;
+        }
+        let mut changes = String::from(
+            "ENGINE = InnoDB, ROW_FORMAT = DYNAMIC, \
+             CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        );
+        for text in text {
+            changes += &format!(
+                ", MODIFY COLUMN {text} VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"
+            );
+        }
+        changes += &format!(
+            ", ADD COLUMN {bytes} VARBINARY(1020) GENERATED ALWAYS AS (CAST({column} AS BINARY)) STORED, \
+             ADD UNIQUE KEY {bytes} ({unique})"
+        );
+        alter(session, table, &changes).await?;
     }
     Ok(())
 }
 
-async fn reshape_table(
-    session: &mut Session,
-    table: &str,
-    text: &[&str],
-    column: &str,
-    unique: &str,
-) -> Result<(), Fault> {
-    let bytes = format!("{column}_bytes");
-    let columns = schema::columns(session, table).await?;
-    if columns.is_empty() || columns.iter().any(|c| c.eq_ignore_ascii_case(&bytes)) {
-        return Ok(());
-    }
+/// Makes these changes to a table in one statement, which also drops its indexes, apart from the primary key.
+pub(super) async fn alter(session: &mut Session, table: &str, changes: &str) -> Result<(), Fault> {
     let mut sql = Sql::new("ALTER TABLE ");
-    sql.identifier(table);
-    sql.push(
-        " ENGINE = InnoDB, ROW_FORMAT = DYNAMIC, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    );
+    sql.push(table).push(" ").push(changes);
     for index in schema::indexes(session, table).await? {
         sql.push(", DROP INDEX ").identifier(&index);
     }
-    for text in text {
-        sql.push(", MODIFY COLUMN ").identifier(text);
-        sql.push(" VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL");
-    }
-    sql.push(&format!(
-        ", ADD COLUMN {bytes} VARBINARY(1020) GENERATED ALWAYS AS (CAST({column} AS BINARY)) STORED, \
-         ADD UNIQUE KEY {bytes} ({unique})"
-    ));
     session.run(sql.as_str()).await?;
     Ok(())
 }
 
-/// Decodes the selectors and marks the adoption as done, in one transaction. It locks the row of
-/// `resource_server` last: heartbeats change that row, and go on until then, however much there is to decode.
-pub(in crate::store::mysql) async fn finish(
-    session: &mut Session,
-    membership: Membership,
-) -> Result<(), Fault> {
-    session.run("BEGIN").await?;
+/// Decodes the selectors, in the transaction that marks the adoption as done.
+pub(in crate::store::mysql) async fn decode_selectors(session: &mut Session) -> Result<(), Fault> {
     let mut statements = Vec::new();
     for (id_resource, ids) in escaped_selectors(session).await? {
         decode(&mut statements, &id_resource, &ids);
     }
-    run_all(session, &statements).await?;
-    let mut sql = Sql::default();
-    fence::guard(&mut sql, membership);
-    sql.push("; UPDATE resource_server SET step = 'ready', version = ");
-    sql.number(VERSION).push(" WHERE id = 1; COMMIT");
-    session.run(sql.as_str()).await?;
-    Ok(())
+    run_all(session, &statements).await
 }
 
 /// The ids of documents, by resource id and selector: those of every resource with a selector that has, or had
@@ -264,22 +230,21 @@ pub(super) async fn escaped_selectors(
 
 /// `ids`: the ids of the resource's documents, by selector.
 fn decode(statements: &mut Vec<Sql>, id_resource: &str, ids: &BTreeMap<String, String>) {
-    let (renamed, kept) = selectors::decoded(ids.keys().map(String::as_str));
-    for selector in kept.iter().filter(|selector| selector.contains('%')) {
-        log::warn!(
-            "resource {id_resource}: selector {selector:?} keeps its escapes, because decoded it is another \
-             row's selector, or not valid"
-        );
+    for (stored, text) in selectors::decoded(ids.keys().map(String::as_str)) {
+        let id = &ids[stored];
+        if text != stored {
+            statements.push(rename(id, &text));
+        } else if stored.contains('%') {
+            log::warn!(
+                "resource {id_resource}: selector {stored:?} keeps its escapes, because decoded it is another \
+                 row's selector, or not valid"
+            );
+        }
+        // Remember the selectors that encoding would not restore, so that a revert can.
+        if selectors::encode(&text) != stored {
+            statements.push(remember(id, stored));
+        }
     }
-    let renaming = renamed.iter();
-    statements.extend(renaming.map(|(selector, target)| rename(&ids[*selector], target)));
-    // Remember the selectors that encoding would not restore, so that a revert can.
-    let changed = renamed
-        .iter()
-        .filter(|(selector, target)| selectors::encode(target) != *selector)
-        .map(|(selector, _)| selector);
-    let remembered = kept.iter().chain(changed);
-    statements.extend(remembered.map(|selector| remember(&ids[*selector], selector)));
 }
 
 pub(super) fn rename(id: &str, selector: &str) -> Sql {

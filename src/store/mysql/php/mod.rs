@@ -1,6 +1,5 @@
 //! A database of the PHP server: adopting it, and the way back.
 
 pub(super) mod adopt;
-pub(super) mod definition;
 pub(super) mod revert;
 pub(super) mod selectors;

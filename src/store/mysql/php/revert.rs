@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt;
-use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::mysql::error::{Fault, code};
 use crate::store::mysql::fence::{self, Membership};
@@ -26,6 +25,26 @@ pub struct RevertReport {
     pub obstacles: Vec<String>,
 }
 
+/// The PHP server's tables, parents first: the column that adoption added, and what the PHP server 1.1.0 creates in
+/// its place.
+const PHP_TABLES: [(&str, &str, &str); 2] = [
+    (
+        "resource",
+        "name_bytes",
+        "MODIFY COLUMN id varchar(255) NOT NULL, MODIFY COLUMN name varchar(255) NOT NULL, \
+         MODIFY COLUMN timeout int NOT NULL DEFAULT 0, ADD UNIQUE KEY name (name), \
+         ADD KEY idx_resource_name (name)",
+    ),
+    (
+        "resource_data",
+        "selector_bytes",
+        "MODIFY COLUMN id varchar(255) NOT NULL, MODIFY COLUMN id_resource varchar(255) NOT NULL, \
+         MODIFY COLUMN selector varchar(255) NOT NULL, MODIFY COLUMN data longtext NOT NULL, \
+         ADD UNIQUE KEY ux_resource_data_name_selector (id_resource, selector), \
+         ADD CONSTRAINT fk_resource_data_resource FOREIGN KEY (id_resource) REFERENCES resource (id)",
+    ),
+];
+
 /// Reverts the database, which the caller must have exclusively in `membership`. `rehearse`: only finds out what
 /// would happen.
 pub(in crate::store::mysql) async fn revert(
@@ -38,18 +57,16 @@ pub(in crate::store::mysql) async fn revert(
         Some(collation) if collation.starts_with("utf8mb4_") => collation.clone(),
         _ => default_collation(session).await?,
     };
-    let [parent, child] = PHP_TABLES;
-    let resource = definition::of(session, parent, &collation).await?;
-    let data = definition::of(session, child, &collation).await?;
     let mut report = count(session).await?;
     if row.step != MigrationStep::Reverting {
-        report.obstacles = encode(session, membership, &resource, &data, rehearse).await?;
+        report.obstacles = encode(session, membership, &collation, rehearse).await?;
     }
     if rehearse || !report.obstacles.is_empty() {
         return Ok(report);
     }
-    restore(session, parent, "name_bytes", &resource).await?;
-    restore(session, child, "selector_bytes", &data).await?;
+    for table in PHP_TABLES {
+        restore(session, table, &collation).await?;
+    }
     for table in OWN_TABLES {
         let mut sql = Sql::new("DROP TABLE IF EXISTS ");
         session.run(sql.identifier(table).as_str()).await?;
@@ -73,7 +90,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
     };
     Ok(RevertReport {
         resources: count("SELECT COUNT(*) FROM resource").await?,
-        documents: count("SELECT COUNT(*) FROM resource_data").await?,
+        documents: count("SELECT COUNT(*) FROM resource_data WHERE data IS NOT NULL").await?,
         leases: count("SELECT COUNT(*) FROM resource_lock WHERE ticket IS NOT NULL").await?,
         obstacles: Vec::new(),
     })
@@ -84,18 +101,19 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 async fn encode(
     session: &mut Session,
     membership: Membership,
-    resource: &Definition,
-    data: &Definition,
+    collation: &str,
     rehearse: bool,
 ) -> Result<Vec<String>, Fault> {
-    session.run("BEGIN").await?;
-    let mut obstacles = same_names(session, resource).await?;
+    // The restored columns take no `NULL`, which counts as no timeout and as no document.
+    let sql = "BEGIN; UPDATE resource SET timeout = 0 WHERE timeout IS NULL; \
+               DELETE FROM resource_data WHERE data IS NULL";
+    session.run(sql).await?;
+    let mut obstacles = same_names(session, collation).await?;
     match encoding(session).await? {
         Ok(statements) => {
             adopt::run_all(session, &statements).await?;
-            obstacles.extend(same_selectors(session, data).await?);
-            obstacles.extend(lost_text(session, resource, data).await?);
-            obstacles.extend(orphans(session, data).await?);
+            obstacles.extend(same_selectors(session, collation).await?);
+            obstacles.extend(orphans(session).await?);
         }
         Err(found) => obstacles.extend(found),
     }
@@ -152,28 +170,12 @@ async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>
     })
 }
 
-/// An SQL expression for the column in the PHP server's collation, and the name of that collation.
-fn compared(definition: &Definition, column: &str, of: &str) -> (String, String) {
-    let collation = definition.collation(column).unwrap_or("utf8mb4_bin");
-    let text = format!(
-        "CONVERT({of} USING {}) COLLATE {collation}",
-        charset(collation)
-    );
-    (text, collation.to_owned())
-}
-
-/// The character set of a collation, which is the first part of its name.
-fn charset(collation: &str) -> &str {
-    collation.split('_').next().unwrap_or(collation)
-}
-
 /// Obstacles: names that are equal in the PHP server's collation.
-async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<String>, Fault> {
-    let (name, collation) = compared(resource, "name", "name");
-    let (outer, _) = compared(resource, "name", "r.name");
+async fn same_names(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
+    let name = format!("name COLLATE {collation}");
     let sql = format!(
         "SELECT r.name FROM resource r JOIN (SELECT MIN({name}) AS name FROM resource \
-         GROUP BY {name} HAVING COUNT(*) > 1) same ON {outer} = same.name \
+         GROUP BY {name} HAVING COUNT(*) > 1) same ON r.{name} = same.name \
          ORDER BY same.name, r.name_bytes"
     );
     let names: Vec<String> = session.rows(&sql).await?;
@@ -188,13 +190,12 @@ async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<
 
 /// Obstacles: selectors of one resource that are equal in the PHP server's collation, as they are encoded by
 /// now.
-async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
-    let (selector, collation) = compared(data, "selector", "selector");
-    let (outer, _) = compared(data, "selector", "d.selector");
+async fn same_selectors(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
+    let selector = format!("selector COLLATE {collation}");
     let sql = format!(
         "SELECT r.name, d.selector FROM resource_data d JOIN (SELECT id_resource, MIN({selector}) AS \
          selector FROM resource_data GROUP BY id_resource, {selector} HAVING COUNT(*) > 1) same \
-         ON d.id_resource = same.id_resource AND {outer} = same.selector \
+         ON d.id_resource = same.id_resource AND d.{selector} = same.selector \
          LEFT JOIN resource r ON r.id = d.id_resource ORDER BY r.name_bytes, d.selector_bytes"
     );
     let rows: Vec<(Option<String>, String)> = session.rows(&sql).await?;
@@ -208,65 +209,28 @@ async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<
     Ok(rows.into_iter().map(obstacle).collect())
 }
 
-/// Obstacles: text that the character sets of the PHP server's tables cannot hold.
-async fn lost_text(
-    session: &mut Session,
-    resource: &Definition,
-    data: &Definition,
-) -> Result<Vec<String>, Fault> {
-    let mut obstacles = Vec::new();
-    for (table, definition, columns) in [
-        ("resource", resource, &["id", "name"][..]),
-        (
-            "resource_data",
-            data,
-            &["id", "id_resource", "selector", "data"],
-        ),
-    ] {
-        for column in columns {
-            let charset = charset(definition.collation(column).unwrap_or("utf8mb4_bin"));
-            if charset == "utf8mb4" {
-                continue;
-            }
-            let sql = format!(
-                "SELECT id FROM {table} WHERE CAST(CONVERT(CONVERT({column} USING {charset}) USING utf8mb4) \
-                 AS BINARY) <> CAST({column} AS BINARY) LIMIT 20"
-            );
-            for id in session.rows::<String>(&sql).await? {
-                obstacles.push(format!(
-                    "`{column}` of the row {id} of `{table}` has characters that {charset}, the \
-                     character set of the PHP server's table, does not have"
-                ));
-            }
-        }
-    }
-    Ok(obstacles)
-}
-
 /// Obstacles: documents without a resource, which the foreign key of the PHP server's tables forbids.
-async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
-    if !data.has_foreign_key() {
-        return Ok(Vec::new());
-    }
+async fn orphans(session: &mut Session) -> Result<Option<String>, Fault> {
     let sql = "SELECT COUNT(*) FROM resource_data d LEFT JOIN resource r ON r.id = d.id_resource \
                WHERE r.id IS NULL";
     let count: u64 = session.row(sql).await?;
     let text = format!("{count} documents belong to resources that do not exist; delete them");
-    Ok((count > 0).then_some(text).into_iter().collect())
+    Ok((count > 0).then_some(text))
 }
 
+/// Makes a table the PHP server's again, unless an earlier attempt has done so.
 async fn restore(
     session: &mut Session,
-    table: &str,
-    added: &str,
-    definition: &Definition,
+    (table, added, definition): (&str, &str, &str),
+    collation: &str,
 ) -> Result<(), Fault> {
     let columns = schema::columns(session, table).await?;
-    if !columns.iter().any(|c| c.eq_ignore_ascii_case(added)) {
+    if !columns.contains(&added.to_owned()) {
         return Ok(());
     }
-    let indexes = schema::indexes(session, table).await?;
-    let sql = definition.restore(table, added, &indexes);
-    session.run(sql.as_str()).await?;
-    Ok(())
+    let changes = format!(
+        "DROP COLUMN {added}, {definition}, \
+         ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={collation} ROW_FORMAT=DEFAULT"
+    );
+    adopt::alter(session, table, &changes).await
 }
