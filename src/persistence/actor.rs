@@ -28,7 +28,7 @@ use crate::store::StoreError;
 use crate::store::members::{InstanceId, heartbeat_every};
 
 /// Pause between two hand-overs of past leases to the store. A crash loses at most the past leases of that time.
-const HISTORY_EVERY: Duration = Duration::from_secs(2);
+const HISTORY_EVERY: Duration = Duration::from_secs(5);
 /// Pause between two checkpoints, in which the store catches up on what commits put off.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 

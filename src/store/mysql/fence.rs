@@ -43,30 +43,48 @@ pub(super) struct LogPlace {
 /// It fails by a `NULL` in a column that does not allow it, so it needs no round trip of its own. See
 /// [`is_fenced`].
 pub(super) fn append(place: LogPlace, changes: &[u8]) -> Sql {
-    append_if(place, ["IF(COUNT(*) = 1, ", ", NULL)"], changes)
+    let log = &place.membership.log;
+    let mut sql = appended(place, ["IF(COUNT(*) = 1, ", ", NULL)"], changes);
+    sql.push(" FROM resource_instance i WHERE ");
+    may_write(&mut sql, place.membership);
+    sql.push(" AND (SELECT MAX(n) FROM resource_log WHERE log = ");
+    sql.bytes(log)
+        .push(") = ")
+        .number(place.n.saturating_sub(1));
+    sql.push(" FOR UPDATE");
+    sql
 }
 
-/// As [`append`], for a transaction that has no other statement: where [`append`] fails, this inserts no row.
-/// (A Galera node itself repeats a single statement that was not certified, and then puts zeros in the place of
-/// a `NULL`.)
+/// As [`append`], for a transaction that has no other statement. Where [`append`] fails, this inserts no row, or
+/// finds its position taken. (A Galera node itself repeats a single statement that was not certified, and then puts
+/// zeros in the place of a `NULL`.) It finds both rows that it reads by their whole keys, so it costs the
+/// database less.
 pub(super) fn append_alone(place: LogPlace, changes: &[u8]) -> Sql {
-    append_if(place, ["", ""], changes)
+    let mut sql = appended(place, ["", ""], changes);
+    sql.push(" FROM resource_instance i, resource_log l WHERE ");
+    may_write(&mut sql, place.membership);
+    sql.push(" AND l.log = ").bytes(&place.membership.log);
+    sql.push(" AND l.n = ").number(place.n.saturating_sub(1));
+    // Otherwise READ COMMITTED would lock neither row, and a take-over could begin and end, and delete its seal,
+    // between the reads and the insertion.
+    sql.push(" FOR UPDATE");
+    sql
 }
 
 /// `around`: what stands before and after the id of the log.
-fn append_if(place: LogPlace, around: [&str; 2], changes: &[u8]) -> Sql {
-    let LogPlace { membership, n, .. } = place;
+fn appended(place: LogPlace, around: [&str; 2], changes: &[u8]) -> Sql {
     let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT ");
-    sql.push(around[0]).bytes(&membership.log).push(around[1]);
-    sql.push(", ").number(n).push(", ").bytes(changes);
-    sql.push(" FROM resource_instance WHERE id = ");
-    sql.bytes(&membership.id)
-        .push(" AND log = ")
-        .bytes(&membership.log);
-    sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
-    sql.bytes(&membership.log).push(") = ");
-    sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
+    sql.push(around[0]).bytes(&place.membership.log);
+    sql.push(around[1]).push(", ").number(place.n);
+    sql.push(", ").bytes(changes);
     sql
+}
+
+/// The condition on the row of `resource_instance`.
+fn may_write(sql: &mut Sql, membership: Membership) {
+    sql.push("i.id = ").bytes(&membership.id);
+    sql.push(" AND i.log = ").bytes(&membership.log);
+    sql.push(" AND i.state IN (1, 2)");
 }
 
 /// Whether [`append`] or [`guard`] refused, or another instance has taken the position in the log.

@@ -45,8 +45,13 @@ impl MysqlStore {
         most: usize,
     ) -> Result<(), StoreError> {
         for some in news.chunks(NAMES_AT_ONCE) {
-            let names: Vec<_> = some.iter().map(|(name, _)| name).collect();
-            let mut known = stored(self.read(&select(&names)).await?)?;
+            // If there are `most` new leases, nothing is left of the old ones.
+            let extended = some.iter().filter(|(_, newer)| newer.len() < most);
+            let names: Vec<_> = extended.map(|(name, _)| name).collect();
+            let mut known = match names.is_empty() {
+                true => HashMap::new(),
+                false => stored(self.read(&select(&names)).await?)?,
+            };
             let mut rows = Vec::with_capacity(some.len());
             for (name, newer) in some {
                 let name = name.as_str().as_bytes();

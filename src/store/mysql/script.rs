@@ -26,8 +26,8 @@ pub(super) struct Script {
     /// as long as it takes. With any other number, a duplicate key also counts as blocked: while its log is
     /// being sealed, the other instance may have appended a row at the same position.
     pub tries: u32,
-    /// A refusal by the fence shows as no changed row, not as an error.
-    pub is_guarded_by_its_rows: bool,
+    /// It is [`fence::append_alone`] alone, which refuses by no changed row or a duplicate key.
+    pub appends_alone: bool,
     /// The most bytes that a packet may have.
     packet_bytes_max: usize,
 }
@@ -42,7 +42,7 @@ impl Script {
         Script {
             packets: vec![fence::append_alone(place, changes)],
             tries: u32::MAX,
-            is_guarded_by_its_rows: true,
+            appends_alone: true,
             packet_bytes_max: 0,
         }
     }
@@ -68,7 +68,7 @@ impl Script {
         let mut script = Script {
             packets: vec![Sql::new("BEGIN")],
             tries: u32::MAX,
-            is_guarded_by_its_rows: false,
+            appends_alone: false,
             packet_bytes_max: place.packet_bytes_max.saturating_sub(SPARE_BYTES),
         };
         script.statement(fence::append(place, changes))?;

@@ -232,13 +232,20 @@ impl MysqlStore {
 /// Sends the packets once, and returns the answers to the last one.
 ///
 /// # Errors
-/// [`StoreError::Standby`]: it is guarded by its rows, and has changed none.
+/// [`StoreError::Standby`]: it is [`fence::append_alone`], and that refused.
 async fn send_once(session: &mut Session, script: &Script) -> Result<Sets, Fault> {
     let mut sets = Sets::new();
     for packet in &script.packets {
-        sets = session.run(packet.as_str()).await?;
+        match session.run(packet.as_str()).await {
+            Ok(answers) => sets = answers,
+            // Not every server says in which table the key is.
+            Err(fault) if script.appends_alone && fault.is(code::DUPLICATE) => {
+                return Err(StoreError::Standby.into());
+            }
+            Err(fault) => return Err(fault),
+        }
     }
-    if script.is_guarded_by_its_rows && session.changed_rows() == 0 {
+    if script.appends_alone && session.changed_rows() == 0 {
         return Err(StoreError::Standby.into());
     }
     Ok(sets)
