@@ -142,13 +142,18 @@ final class RunLockedCommand extends Command
     private function runUnder(ResourceLock $lock, Guard $guard, array $command, float $ttl): int
     {
         $environment = ['LOCK_NAME' => $lock->name, 'LOCK_FENCING_TOKEN' => (string) $lock->fencingToken()] + getenv();
-        // Its standard streams are ours.
-        $process = proc_open($command, [\STDIN, \STDOUT, \STDERR], $pipes, null, $environment);
-        if (false === $process) {
-            return self::NOT_EXECUTABLE;
-        }
-        $restore = $this->passSignalsOn($process);
+        $process = $early = null;
+        // Before the command starts: a signal between the two would end this process, and the command would go on
+        // after the lock.
+        $restore = $this->passSignalsOn($process, $early);
         try {
+            // Its standard streams are ours.
+            $process = proc_open($command, [\STDIN, \STDOUT, \STDERR], $pipes, null, $environment);
+            if (false === $process) {
+                return self::NOT_EXECUTABLE;
+            }
+            null === $early || proc_terminate($process, $early);
+
             return $this->waitFor($process, $lock, $guard, $ttl);
         } finally {
             $restore();
@@ -184,13 +189,19 @@ final class RunLockedCommand extends Command
      * What asks this process to end goes to the command, and the lock is kept until that has ended. Without this the
      * command would go on after the lock.
      *
-     * @param resource $process
+     * @param resource|false|null $process null: it is not started yet
+     * @param int|null            $early   the last signal that came before it was
      *
      * @return \Closure(): void puts the handlers back that were there
      */
-    private function passSignalsOn($process): \Closure
+    private function passSignalsOn(&$process, ?int &$early): \Closure
     {
-        return $this->onSignals([...self::ENDING, 'SIGUSR1', 'SIGUSR2'], static function (int $signal) use ($process): void {
+        return $this->onSignals([...self::ENDING, 'SIGUSR1', 'SIGUSR2'], static function (int $signal) use (&$process, &$early): void {
+            if (!\is_resource($process)) {
+                $early = $signal;
+
+                return;
+            }
             // A terminal sends what is typed to the command, too.
             $typed = \in_array($signal, [\SIGINT, \SIGQUIT], true) && stream_isatty(\STDIN);
             $typed || proc_terminate($process, $signal);
