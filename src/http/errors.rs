@@ -56,7 +56,8 @@ pub enum ApiError {
 }
 
 /// Every code that an error body can carry, with its status: an error whose code is missing here is answered 500. The
-/// metrics show these codes from the start. Tests compare the list with the OpenAPI document and `docs/operation.md`.
+/// metrics show these codes from the start. Tests compare the list with [`ApiError`], the OpenAPI document and
+/// `docs/operation.md`.
 pub const CODES: &[(StatusCode, &str)] = &[
     (StatusCode::BAD_REQUEST, "malformed"),
     (StatusCode::BAD_REQUEST, "ticket_missing"),
@@ -246,5 +247,96 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         self.answer(&self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One error of each kind. `in_the_lists_above` does not compile when a kind is added.
+    fn all() -> Vec<ApiError> {
+        let refusals = vec![
+            Refusal::TicketMissing,
+            Refusal::ModeNotOffered,
+            Refusal::Dead(None),
+            Refusal::Dead(Some(EndReason::Released)),
+            Refusal::Dead(Some(EndReason::Expired)),
+            Refusal::Dead(Some(EndReason::ForcedOff)),
+            Refusal::NoResource,
+            Refusal::NoSelector,
+            Refusal::ConditionFailed,
+            Refusal::Exists,
+            Refusal::Locked {
+                holder: None,
+                reserved: false,
+            },
+            Refusal::NotExclusive,
+            Refusal::ModeDiffers,
+            Refusal::KeyReused,
+            Refusal::NotHolder,
+            Refusal::OtherLease,
+            Refusal::NotWaiting,
+            Refusal::TooManySelectors(1),
+            Refusal::TooLargeToStore,
+            Refusal::TooManyWaiters,
+            Refusal::NotStored,
+        ];
+        let every = vec![
+            ApiError::Malformed(String::new()),
+            ApiError::ConditionNotOffered(header::IF_MATCH),
+            ApiError::KeyMissing,
+            ApiError::KeyUnknown,
+            ApiError::KeyInsufficient(Right::Write),
+            ApiError::NoRoute,
+            ApiError::Method("GET"),
+            ApiError::TooLarge(1),
+            ApiError::SlowBody,
+            ApiError::TooManyConnections,
+            ApiError::RateLimited(Duration::ZERO),
+            ApiError::Closed(Closed::Starting),
+            ApiError::Closed(Closed::Standby),
+            ApiError::Closed(Closed::StoreAway),
+            ApiError::Closed(Closed::Stopping),
+            ApiError::Closed(Closed::Moving),
+            ApiError::Closed(Closed::OwnerUnreachable),
+            ApiError::Closed(Closed::AnswerLost),
+            ApiError::Closed(Closed::ListingTooLong),
+        ];
+        let refusals = refusals.into_iter().map(|r| ApiError::Refused(r, None));
+        let every = every.into_iter().chain(refusals);
+        every.inspect(in_the_lists_above).collect()
+    }
+
+    fn in_the_lists_above(error: &ApiError) {
+        match error {
+            ApiError::Malformed(_) | ApiError::ConditionNotOffered(_) | ApiError::KeyMissing => {}
+            ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::NoRoute => {}
+            ApiError::Method(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
+            ApiError::TooManyConnections | ApiError::RateLimited(_) => {}
+            ApiError::Closed(_) => {}
+            // Has the code of `Refusal::Locked`.
+            ApiError::Taken(..) => {}
+            ApiError::Refused(refusal, _) => match refusal {
+                Refusal::TicketMissing | Refusal::ModeNotOffered | Refusal::Dead(_) => {}
+                Refusal::NoResource | Refusal::NoSelector | Refusal::ConditionFailed => {}
+                Refusal::Exists | Refusal::Locked { .. } | Refusal::NotExclusive => {}
+                Refusal::ModeDiffers | Refusal::KeyReused | Refusal::NotHolder => {}
+                Refusal::OtherLease | Refusal::NotWaiting | Refusal::TooManySelectors(_) => {}
+                Refusal::TooLargeToStore | Refusal::TooManyWaiters | Refusal::NotStored => {}
+                // Have the codes of `Refusal::Dead` and of `ApiError::Malformed`.
+                Refusal::DeadByForce(_) | Refusal::WaitsAlready => {}
+            },
+        }
+    }
+
+    #[test]
+    fn the_list_of_codes_is_what_errors_carry() {
+        let all = all();
+        let mut carried: Vec<&str> = all.iter().map(ApiError::code).collect();
+        let mut listed: Vec<&str> = CODES.iter().map(|(_, code)| *code).collect();
+        carried.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(carried, listed);
     }
 }
